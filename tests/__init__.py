@@ -1,0 +1,1 @@
+"""The test-suite. References in ``tests.reference`` share no code with the package they judge."""
