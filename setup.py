@@ -1,7 +1,8 @@
 """Builds libdeformops.so with CMake and ninja, and puts it into the Python package.
 
-The build tree, build/native-*, is kept and shared by editable installs and wheels, so that a rebuild compiles what
-changed and nothing else. Environment: DEFORMOPS_CUDA (AUTO, ON, OFF), TORCH_CUDA_ARCH_LIST, MAX_JOBS, CMAKE_ARGS.
+The build tree, build/native-*, is kept and shared by editable installs and wheels: a rebuild
+compiles what changed and nothing else. Environment: DEFORMOPS_CUDA (AUTO, ON, OFF),
+TORCH_CUDA_ARCH_LIST, MAX_JOBS, CMAKE_ARGS.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,30 +30,43 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = "deformops"
 
 
-def find_torch() -> Path | None:
+def find_torch() -> str | None:
     """The folder of the torch package whose headers to build with, or None.
 
-    An isolated build hides the environment that it builds for from `import`, not from the eye: the headers of the torch
-    that is installed there serve as well as those of a second one, downloaded for the build.
+    An isolated build hides the environment that it builds for from `import`, not from the eye: the
+    headers of the torch that is installed there serve as well as those of a second one,
+    downloaded for the build.
     """
     spec = importlib.util.find_spec("torch")
-    candidates = list(spec.submodule_search_locations or []) if spec else []
-    candidates += [os.path.join(sysconfig.get_path(kind), "torch") for kind in ("platlib", "purelib")]
-    for folder in map(Path, candidates):
-        if (folder / "include/torch/csrc/stable/library.h").is_file():
-            return folder
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    folders += [f"{sysconfig.get_path(kind)}/torch" for kind in ("platlib", "purelib")]
+    header = "include/torch/csrc/stable/library.h"
+    return next((folder for folder in folders if Path(folder, header).is_file()), None)
+
+
+def find_program(name: str, minimum: tuple[int, int] = (0, 0)) -> str | None:
+    """An executable on PATH, or beside the Python that runs, where pip puts ninja and cmake.
+
+    It is asked for its version and so proven to run: in an isolated build, the cmake that pip put
+    into the environment outside is a script that cannot import its own package.
+    """
+    for folder in [*os.get_exec_path(), sysconfig.get_path("scripts")]:
+        program = shutil.which(name, path=folder)
+        if program:
+            command = [program, "--version"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            version = re.search(r"(\d+)\.(\d+)", answer.stdout)
+            if answer.returncode == 0 and version and (int(version[1]), int(version[2])) >= minimum:
+                return program
     return None
 
 
-def find_program(name: str) -> str | None:
-    """An executable on PATH, or beside the Python that runs: that is where pip puts ninja and cmake."""
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")]))
-
-
-def missing_build_tools() -> list[str]:
-    """What has to be downloaded for an isolated build: nothing that is at hand."""
-    needed = {"torch>=2.13": find_torch(), "ninja": find_program("ninja"), "cmake>=3.25": find_program("cmake")}
-    return [requirement for requirement, found in needed.items() if not found]
+TOOLS = {
+    "torch>=2.13": find_torch(),
+    "cmake>=3.25": find_program("cmake", (3, 25)),
+    "ninja": find_program("ninja"),
+}
+MISSING = [requirement for requirement, found in TOOLS.items() if found is None]
 
 
 @contextlib.contextmanager
@@ -63,50 +78,52 @@ def locked(tree: Path) -> Iterator[None]:
         yield
 
 
+def call(*command: str) -> None:
+    result = subprocess.run(command, check=False)
+    if result.returncode:
+        words = shlex.join(command)
+        sys.exit(f"deformops: the build failed (status {result.returncode}) in: {words}")
+
+
 class CMakeBuild(build_ext):
     """Configures, compiles and installs the CMake project into the package's folder."""
 
     def run(self) -> None:
-        torch, cmake, ninja = find_torch(), find_program("cmake"), find_program("ninja")
-        if not (torch and cmake and ninja):
-            sys.exit(f"deformops: to build, first install {' '.join(missing_build_tools())}")
+        if MISSING:
+            sys.exit(f"deformops: to build, first install {shlex.join(MISSING)}")
+        torch, cmake, ninja = map(str, TOOLS.values())
         extra = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        # CMake remembers the arguments of earlier runs; a tree of their own keeps them from leaking into a plain build.
+        # CMake remembers earlier arguments; a tree of its own keeps these out of a plain build.
         suffix = f"-{hashlib.sha256(repr(extra).encode()).hexdigest()[:8]}" if extra else ""
         tree = ROOT / "build" / f"native-{sysconfig.get_platform()}{suffix}"
+        options = {
+            "CMAKE_MAKE_PROGRAM": ninja,
+            "DEFORMOPS_TORCH_DIR": torch,
+            "DEFORMOPS_CUDA": os.environ.get("DEFORMOPS_CUDA") or "AUTO",
+        }
+        arguments = [*(f"-D{name}={value}" for name, value in options.items()), *extra]
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         with locked(tree):
-            self._call(
-                [cmake, "-S", str(ROOT), "-B", str(tree), "-G", "Ninja", "-Wno-dev"],
-                [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DDEFORMOPS_TORCH_DIR={torch}"],
-                [f"-DDEFORMOPS_CUDA={os.environ.get('DEFORMOPS_CUDA') or 'AUTO'}", *extra],
-            )
-            self._call([cmake, "--build", str(tree), "--parallel", jobs])
-            self._call([cmake, "--install", str(tree), "--prefix", str(self.destination())])
+            call(cmake, "-S", str(ROOT), "-B", str(tree), "-G", "Ninja", *arguments)
+            call(cmake, "--build", str(tree), "--parallel", jobs)
+            call(cmake, "--install", str(tree), "--prefix", str(self.destination()))
 
     def destination(self) -> Path:
-        """The folder of the package: in the checkout when it is used in place, otherwise where the wheel is assembled."""
+        """The package's folder: in the checkout when used in place, else where the wheel forms."""
         in_place = self.inplace or self.editable_mode
         return (ROOT if in_place else Path(self.build_lib).resolve()) / PACKAGE
 
     def get_outputs(self) -> list[str]:
-        files = ["libdeformops.so", *(f"share/cmake/deformops/deformopsConfig{kind}.cmake" for kind in ("", "Version"))]
+        config = "share/cmake/deformops/deformopsConfig"
+        files = ["libdeformops.so", f"{config}.cmake", f"{config}Version.cmake"]
         return [str(self.destination() / file) for file in files]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
 
-    @staticmethod
-    def _call(*parts: list[str]) -> None:
-        command = [word for part in parts for word in part]
-        try:
-            subprocess.run(command, check=True)
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"deformops: the build failed (status {error.returncode}) in: {shlex.join(command)}")
-
 
 class FreshBuild(build):
-    """Assembles the package in an empty folder, so that files deleted since the last wheel are not in the next one."""
+    """Assembles the package in an empty folder: what was deleted is not in the next wheel."""
 
     def run(self) -> None:
         shutil.rmtree(self.build_lib, ignore_errors=True)
@@ -123,5 +140,5 @@ class AnyPythonWheel(bdist_wheel):
 setup(
     ext_modules=[Extension(f"{PACKAGE}.libdeformops", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "build": FreshBuild, "bdist_wheel": AnyPythonWheel},
-    setup_requires=missing_build_tools(),
+    setup_requires=MISSING,  # what an isolated build downloads: nothing that is at hand
 )

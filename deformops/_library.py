@@ -1,4 +1,4 @@
-"""Loads libdeformops.so, which registers torch.ops.deformops; says what would help when it cannot."""
+"""Loads libdeformops.so, which registers torch.ops.deformops, or says what would help."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ def load_library(version: str, path: Path = LIBRARY) -> None:
         path: the shared library.
 
     Raises:
-        ImportError: torch is too old, the library was not built, or it does not load. The message names the versions
-            found and what would fix it.
+        ImportError: torch is too old, the library was not built, or it does not load. The message
+            names the versions found and what would fix it.
     """
-    found = f"deformops {version}, torch {torch.__version__} (CUDA {torch.version.cuda or 'none'}), {path}"
+    cuda = torch.version.cuda or "none"
+    found = f"Found: deformops {version}, torch {torch.__version__} (CUDA {cuda}), {path}."
     if _release(torch.__version__) < MINIMUM_TORCH:
-        needed = ".".join(map(str, MINIMUM_TORCH))
+        needed = "torch>=" + ".".join(map(str, MINIMUM_TORCH))
         raise ImportError(
-            f"deformops needs torch >= {needed}: python -m pip install --upgrade 'torch>={needed}'. Found: {found}."
+            f"deformops needs {needed}: python -m pip install --upgrade '{needed}'. {found}"
         )
     if not path.is_file():
         raise ImportError(
-            "The native library of deformops is missing: this is a source tree that was not built. Run `make build`, or "
-            f"`python -m pip install --no-build-isolation -e .` in the checkout. Found: {found}."
+            "The native library of deformops is missing: this source tree was not built. Run "
+            "`make build`, or `python -m pip install --no-build-isolation -e .` in the checkout. "
+            f"{found}"
         )
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        raise ImportError(f"{_remedy(str(error))} The loader said: {error}. Found: {found}.") from error
+        raise ImportError(f"{_remedy(str(error))} The loader said: {error}. {found}") from error
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -48,11 +50,19 @@ def _remedy(error: str) -> str:
     """What to do about a message of the dynamic loader."""
     if "undefined symbol" in error:
         return (
-            "The native library of deformops asks this torch for a function that it does not have. Either the library "
-            "is older than the package (rebuild: `make build`), or torch is an unusual build: install a release."
+            "The native library of deformops asks this torch for a function that it does not have: "
+            "the library is older than the package (rebuild with `make build`), or this torch is "
+            "no release (install one)."
         )
     if "GLIBC" in error:
-        return "The native library of deformops was built on a newer system; build it here: pip install --no-binary :all: deformops-vision."
-    if "wrong ELF class" in error or "invalid ELF header" in error or "file too short" in error:
-        return "The native library of deformops is damaged or made for another processor; reinstall deformops-vision."
+        return (
+            "The native library of deformops was built on a newer system; build it on this one: "
+            "python -m pip install --force-reinstall --no-deps --no-binary deformops-vision "
+            "deformops-vision."
+        )
+    if any(sign in error for sign in ("ELF class", "ELF header", "file too short")):
+        return (
+            "The native library of deformops is damaged or made for another processor: reinstall "
+            "deformops-vision."
+        )
     return "The native library of deformops does not load."
