@@ -22,12 +22,14 @@ say = @printf '\033[1m%s\033[0m\n' "deformops: $(1)"
 # One make at a time changes the environment.
 exclusive = flock $(stamps)/lock
 
-.PHONY: help build demo test bench lint format wheel clean
+.PHONY: help build native demo test bench lint format wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: $(stamps)/editable  ## compile what changed, into this checkout
+build: native $(stamps)/editable  ## compile what changed, into this checkout
+
+native: $(stamps)/environment
 	$(call say,compiling what changed (DEFORMOPS_CUDA=OFF leaves the CUDA kernels out))
 	@$(python) setup.py --quiet build_ext --inplace
 
@@ -73,7 +75,7 @@ $(stamps)/environment: Makefile | $(python)
 	@mkdir -p $(stamps) && $(exclusive) $(pip_install) $(foreach package,$(TORCH) $(BUILD_TOOLS),'$(package)')
 	@touch $@
 
-$(stamps)/editable: pyproject.toml setup.py $(stamps)/environment
+$(stamps)/editable: pyproject.toml setup.py $(stamps)/environment | native
 	$(call say,installing this checkout into $(VENV) (editable))
 	@$(exclusive) $(pip_install) --no-build-isolation --editable .
 	@touch $@
