@@ -1,11 +1,10 @@
-// Which of the compiled instruction sets the CPU kernels use on this machine.
+// Which instructions the CPU kernels use on this machine.
 #pragma once
 
-namespace deformops {
-namespace cpu {
+namespace deformops::cpu {
 
-// "avx512", "avx2" or "portable"; the environment variable DEFORMOPS_CPU_ISA names a lesser one.
+// "avx512", "avx2" or "portable": the widest set that this build has and this machine can run.
+// The environment variable DEFORMOPS_CPU_ISA asks for a narrower one. Decided once per process.
 const char* instruction_set();
 
-}  // namespace cpu
-}  // namespace deformops
+}  // namespace deformops::cpu
