@@ -7,7 +7,7 @@ comparison may land exactly on a kink (an integer, a border), where the referenc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def numpy(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().cpu().double().numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Case:
     """The tensors of one deformable convolution and everything around it."""
 
@@ -56,6 +56,17 @@ class Case:
     columns: Tensor  # [N, C, K, oH, oW]
     grad_output: Tensor  # [N, Co, oH, oW]
     offset_groups: int
+
+    def __repr__(self) -> str:
+        tensors = (f for f in fields(self) if isinstance(getattr(self, f.name), Tensor))
+        shapes = (
+            f"{f.name}={tuple(getattr(self, f.name).shape)}/{getattr(self, f.name).stride()}"
+            for f in tensors
+        )
+        return f"Case({self.geometry}, {self.input.dtype}, shape/strides: {', '.join(shapes)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
 
     @property
     def input_size(self) -> tuple[int, int]:

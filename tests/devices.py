@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,12 @@ def _has_cuda() -> bool:
 
 
 def _has_simulation() -> bool:
-    return hasattr(torch.ops.deformops_simulated, "gather_columns")
+    try:
+        simulation = importlib.import_module("deformops.simulation")
+        simulation.load()
+    except ImportError:
+        return False
+    return True
 
 
 DEVICES: dict[str, Device] = {"cpu": Device("cpu")}

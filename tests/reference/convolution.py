@@ -60,9 +60,9 @@ def insert_holes(weight: Array, dilation: Pair) -> Array:
 
 def _by_group(weight: Array, channels: int) -> Array:
     """``[groups, Co/groups, C/groups, K]``."""
-    out_channels, group_channels = weight.shape[:2]
+    out_channels, group_channels, kernel_h, kernel_w = weight.shape
     groups = channels // group_channels if group_channels else 1
-    return weight.reshape(groups, out_channels // groups, group_channels, -1)
+    return weight.reshape(groups, out_channels // groups, group_channels, kernel_h * kernel_w)
 
 
 def deform_conv2d(
