@@ -22,9 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ModuleNotFoundError:
+    sys.exit("deformops: to build, first run: pip install --upgrade 'setuptools>=77'")
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "deformops"

@@ -23,6 +23,7 @@ function(deformops_parse_arch_list list out)
       list(APPEND result "${CMAKE_MATCH_1}${CMAKE_MATCH_2}-virtual")
     endif()
   endforeach()
+  list(REMOVE_DUPLICATES result)
   set(${out} "${result}" PARENT_SCOPE)
 endfunction()
 

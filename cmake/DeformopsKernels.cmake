@@ -2,9 +2,11 @@
 
 add_library(deformops_settings INTERFACE)
 target_include_directories(deformops_settings INTERFACE ${PROJECT_SOURCE_DIR}/csrc)
+# Messages name a file by its path in the checkout, not by where the building machine has it.
+set(relative_paths -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
 target_compile_options(deformops_settings INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffunction-sections;-fdata-sections>
-  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffunction-sections;-fdata-sections;${relative_paths}>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,${relative_paths}>)
 
 set(DEFORMOPS_KERNEL_OBJECTS "")
 macro(deformops_add_kernels name)

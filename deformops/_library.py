@@ -38,7 +38,9 @@ def load_library(version: str, path: Path = LIBRARY) -> None:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        raise ImportError(f"{_remedy(str(error))} The loader said: {error}. {found}") from error
+        # torch wraps what the dynamic loader said into an error that only names the file.
+        reason = str(error.__cause__ or error.__context__ or error)
+        raise ImportError(f"{_remedy(reason)} The loader said: {reason}. {found}") from error
 
 
 def _release(version: str) -> tuple[int, int]:

@@ -1,0 +1,76 @@
+"""Is this installation sound? A few ops, numbers checked, in seconds; needs torch and nothing else.
+
+    python tests/smoke.py
+
+Run by .ci/run in environments that have only the wheel, with the oldest and the newest torch.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+import torch.nn.functional as F
+
+import deformops
+
+
+def check(what: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> None:
+    error = (actual - expected).abs().max().item()
+    assert error <= tolerance, f"{what}: off by {error:.1e}"
+    print(f"  {what}: within {error:.1e}")
+
+
+def convolution_at_zero_offsets() -> None:
+    input, weight, bias = torch.randn(2, 6, 9, 11), torch.randn(4, 3, 3, 3), torch.randn(4)
+    offset, mask = torch.zeros(2, 18, 9, 11), torch.ones(2, 9, 9, 11)
+    expected = F.conv2d(input, weight, bias, padding=2, dilation=2, groups=2)
+    actual = deformops.deform_conv2d(input, offset, weight, bias, padding=2, dilation=2, mask=mask)
+    check("deform_conv2d with zero offsets", actual, expected)
+    for algorithm in ("auto", "direct", "holes", "subsample"):
+        actual = deformops.atrous_conv2d(
+            input, weight, bias, padding=2, dilation=2, groups=2, algorithm=algorithm
+        )
+        check(f"atrous_conv2d, {algorithm}", actual, expected)
+
+
+def bilinear_weights() -> None:
+    input = torch.tensor([[1.0, 2.0], [3.0, 5.0]]).reshape(1, 1, 2, 2)
+    offset = torch.tensor([0.25, 0.5]).reshape(1, 2, 1, 1).expand(1, 2, 2, 2)
+    # At (y, x) = (0.25, 0.5): 0.75 * (1 + 2) / 2 + 0.25 * (3 + 5) / 2. Beyond the map is zero.
+    expected = torch.tensor([[2.125, 1.375], [3.0, 1.875]]).reshape(1, 1, 2, 2)
+    actual = deformops.deform_conv2d(input, offset, torch.ones(1, 1, 1, 1))
+    check("deform_conv2d between pixels", actual, expected, 1e-6)
+
+
+def transpose_identity() -> None:
+    input, offset = torch.randn(1, 2, 7, 6).double(), torch.randn(1, 18, 7, 6).double()
+    columns = deformops.gather_columns(input, (3, 3), padding=1, offset=offset)
+    other = torch.randn_like(columns)
+    back = deformops.scatter_columns(other, (7, 6), (3, 3), padding=1, offset=offset)
+    check("<gather x, y> = <x, scatter y>", (columns * other).sum(), (input * back).sum(), 1e-10)
+
+
+def gradients() -> None:
+    def function(*arguments: torch.Tensor) -> torch.Tensor:
+        input, offset, weight, mask = arguments
+        return deformops.deform_conv2d(input, offset, weight, padding=1, mask=mask)
+
+    shapes = [(1, 2, 4, 5), (1, 18, 4, 5), (3, 2, 3, 3), (1, 9, 4, 5)]
+    arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(function, arguments)
+    print("  deform_conv2d: gradients agree with finite differences")
+
+
+def main() -> None:
+    info = json.loads(torch.ops.deformops.build_info())
+    print(f"deformops {deformops.__version__} from {deformops.__file__}")
+    print(f"torch {torch.__version__}; {', '.join(f'{name} {info[name]}' for name in info)}")
+    torch.manual_seed(0)
+    for part in (convolution_at_zero_offsets, bilinear_weights, transpose_identity, gradients):
+        part()
+    print("sound")
+
+
+if __name__ == "__main__":
+    main()
