@@ -1,7 +1,8 @@
 // Convolution by sampled columns: gather, multiply, scatter.
 //
 // All functions are partial derivatives of one multilinear form,
-//     F(input, weight, mask, grad_output; offset) = <grad_output, W . (mask * gather(input; offset))>
+//     F(input, weight, mask, grad_output; offset) = <grad_output, W . (mask * gather(input;
+//     offset))>
 // or, with columns = W^T grad_output, of
 //     T(input, columns, mask; offset) = <columns, mask * gather(input; offset)>,
 // at the orders of the hat function given by the window (core/stencil.h). The derivative with
@@ -22,8 +23,8 @@
 
 namespace deformops {
 
-// What deform_conv2d_backward returns; the sum of grad_output over batch and pixels, the gradient of
-// the bias, is torch's.
+// What deform_conv2d_backward returns; the sum of grad_output over batch and pixels, the gradient
+// of the bias, is torch's.
 template <class T>
 struct ConvolutionGradients {
   View<T, 4> input;
@@ -37,8 +38,8 @@ namespace cpu {
 
 // dT/dcolumns.
 template <class T>
-void gather_columns(const Context& context, const SampledWindow<T>& window,
-                    View<const T, 4> input, View<T, 5> columns);
+void gather_columns(const Context& context, const SampledWindow<T>& window, View<const T, 4> input,
+                    View<T, 5> columns);
 
 // dT/dinput: the exact transpose of gather_columns.
 template <class T>
@@ -69,8 +70,8 @@ void deform_conv2d_backward(const Context& context, const SampledWindow<T>& wind
 namespace cuda {
 
 template <class T>
-void gather_columns(const Context& context, const SampledWindow<T>& window,
-                    View<const T, 4> input, View<T, 5> columns);
+void gather_columns(const Context& context, const SampledWindow<T>& window, View<const T, 4> input,
+                    View<T, 5> columns);
 
 template <class T>
 void scatter_columns(const Context& context, const SampledWindow<T>& window,

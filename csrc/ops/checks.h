@@ -30,6 +30,8 @@ class Checker {
  public:
   explicit Checker(const char* op) : op_(op) {}
 
+  const char* op() const { return op_; }
+
   template <class... Parts>
   void require(bool condition, const char* argument, const Parts&... parts) const {
     if (condition) return;

@@ -65,8 +65,7 @@ class Sampling {
                    " channels of ", input_name, ", got ", offset_groups_);
     if (offset) {
       check_.same_kind(*offset, "offset", input, input_name);
-      check_.shape(*offset, "offset",
-                   {batch, 2 * offset_groups_ * per_group, y_.output, x_.output},
+      check_.shape(*offset, "offset", {batch, 2 * offset_groups_ * per_group, y_.output, x_.output},
                    "[N, 2 * offset_groups * kH * kW, oH, oW]");
     }
     if (mask) {
@@ -78,8 +77,15 @@ class Sampling {
 
   template <class T>
   SampledWindow<T> window(const OptionalTensor& offset, const OptionalTensor& mask) const {
-    return {y_,      x_,    offset_groups_,           order_y_, order_x_,
-            border_, kink_, view<const T, 4>(offset), view<const T, 4>(mask)};
+    return {y_,
+            x_,
+            offset_groups_,
+            order_y_,
+            order_x_,
+            border_,
+            kink_,
+            view<const T, 4>(offset),
+            view<const T, 4>(mask)};
   }
 
  private:
@@ -146,7 +152,7 @@ Tensor gather_columns(Tensor input, OptionalTensor offset, OptionalTensor mask, 
   Tensor columns = new_tensor(input, {input.size(0), input.size(1), sampling.taps(),
                                       sampling.output_height(), sampling.output_width()});
   if (columns.numel() == 0) return columns;
-  Call call(input);
+  Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
     DEFORMOPS_RUN(Device, gather_columns<T>(call.context(false), sampling.window<T>(offset, mask),
                                             view<const T, 4>(input), view<T, 5>(columns)));
@@ -170,11 +176,11 @@ Tensor scatter_columns(Tensor columns, OptionalTensor offset, OptionalTensor mas
   Tensor grad_input =
       new_tensor(columns, {columns.size(0), columns.size(1), input_size[0], input_size[1]});
   if (grad_input.numel() == 0) return grad_input;
-  Call call(columns);
+  Call call(check.op(), columns);
   dispatch(columns.scalar_type(), [&]<class T>(Type<T>) {
-    DEFORMOPS_RUN(Device, scatter_columns<T>(
-                              call.context(deterministic), sampling.window<T>(offset, mask),
-                              view<const T, 5>(columns), view<T, 4>(grad_input)));
+    DEFORMOPS_RUN(Device,
+                  scatter_columns<T>(call.context(deterministic), sampling.window<T>(offset, mask),
+                                     view<const T, 5>(columns), view<T, 4>(grad_input)));
   });
   return grad_input;
 }
@@ -197,7 +203,7 @@ Tensor contract_columns(Tensor input, Tensor columns, OptionalTensor offset, Pai
   Tensor grad_mask = new_tensor(input, {input.size(0), offset_groups * sampling.taps(),
                                         sampling.output_height(), sampling.output_width()});
   if (grad_mask.numel() == 0) return grad_mask;
-  Call call(input);
+  Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
     DEFORMOPS_RUN(Device,
                   contract_columns<T>(call.context(false), sampling.window<T>(offset, std::nullopt),
@@ -223,18 +229,16 @@ Tensor deform_conv2d(Tensor input, OptionalTensor offset, Tensor weight, Optiona
     check.shape(*bias, "bias", {weight.size(0)}, "[O]");
   }
 
-  Tensor output = new_tensor(input,
-                             {input.size(0), weight.size(0), sampling.output_height(),
-                              sampling.output_width()},
-                             is_channels_last(input));
+  Tensor output = new_tensor(
+      input, {input.size(0), weight.size(0), sampling.output_height(), sampling.output_width()},
+      is_channels_last(input));
   if (output.numel() == 0) return output;
-  Call call(input);
+  Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
-    DEFORMOPS_RUN(Device,
-                  deform_conv2d<T>(call.context(false, allow_tf32),
-                                   sampling.window<T>(offset, mask), view<const T, 4>(input),
-                                   view<const T, 4>(weight), view<const T, 1>(bias),
-                                   view<T, 4>(output)));
+    DEFORMOPS_RUN(
+        Device, deform_conv2d<T>(call.context(false, allow_tf32), sampling.window<T>(offset, mask),
+                                 view<const T, 4>(input), view<const T, 4>(weight),
+                                 view<const T, 1>(bias), view<T, 4>(output)));
   });
   return output;
 }
@@ -252,10 +256,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   sampling.set_input_size(input.size(2), input.size(3));
   sampling.set_offsets(offset, mask, input, "input");
   check.same_kind(grad_output, "grad_output", input, "input");
-  check.shape(
-      grad_output, "grad_output",
-      {input.size(0), weight.size(0), sampling.output_height(), sampling.output_width()},
-      "[N, O, oH, oW]");
+  check.shape(grad_output, "grad_output",
+              {input.size(0), weight.size(0), sampling.output_height(), sampling.output_width()},
+              "[N, O, oH, oW]");
   check.require(wanted.size() == 4, "wanted",
                 "expected four flags: input, offset, weight, mask, got ", wanted.size());
   check.require(!wanted[1] || offset, "wanted", "no gradient of an absent offset");
@@ -279,7 +282,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     return result();
   }
 
-  Call call(input);
+  Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
     ConvolutionGradients<T> gradients;
     if (wanted[0]) gradients.input = view<T, 4>(grad_input);
@@ -294,20 +297,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   return result();
 }
 
-#define DEFORMOPS_INSTANTIATE(Device)                                                             \
-  template Tensor gather_columns<Device>(Tensor, OptionalTensor, OptionalTensor, Pair, Pair,      \
-                                         Pair, Pair, Pair, std::string, std::string);             \
-  template Tensor scatter_columns<Device>(Tensor, OptionalTensor, OptionalTensor, Pair, Pair,     \
-                                          Pair, Pair, Pair, Pair, std::string, std::string,       \
-                                          bool);                                                  \
-  template Tensor contract_columns<Device>(Tensor, Tensor, OptionalTensor, Pair, Pair, Pair,      \
-                                           Pair, Pair, std::string, std::string, int64_t);        \
-  template Tensor deform_conv2d<Device>(Tensor, OptionalTensor, Tensor, OptionalTensor,           \
-                                        OptionalTensor, Pair, Pair, Pair, Pair, std::string,      \
-                                        std::string, bool);                                       \
-  template std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward<Device>(             \
-      Tensor, Tensor, OptionalTensor, Tensor, OptionalTensor, Pair, Pair, Pair, Pair,             \
-      std::string, std::string, std::vector<bool>, bool, bool)
+#define DEFORMOPS_INSTANTIATE(Device)                                                              \
+  template Tensor gather_columns<Device>(Tensor, OptionalTensor, OptionalTensor, Pair, Pair, Pair, \
+                                         Pair, Pair, std::string, std::string);                    \
+  template Tensor scatter_columns<Device>(Tensor, OptionalTensor, OptionalTensor, Pair, Pair,      \
+                                          Pair, Pair, Pair, Pair, std::string, std::string, bool); \
+  template Tensor contract_columns<Device>(Tensor, Tensor, OptionalTensor, Pair, Pair, Pair, Pair, \
+                                           Pair, std::string, std::string, int64_t);               \
+  template Tensor deform_conv2d<Device>(Tensor, OptionalTensor, Tensor, OptionalTensor,            \
+                                        OptionalTensor, Pair, Pair, Pair, Pair, std::string,       \
+                                        std::string, bool);                                        \
+  template std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward<Device>(              \
+      Tensor, Tensor, OptionalTensor, Tensor, OptionalTensor, Pair, Pair, Pair, Pair, std::string, \
+      std::string, std::vector<bool>, bool, bool)
 
 #if !defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CpuKernels);

@@ -4,8 +4,8 @@
 // mask [N, G * K, oH, oW], columns [N, C, K, oH, oW], weight [O, C / groups, kH, kW], bias [O];
 // K = kH * kW taps, G offset groups. `order` is the order of the hat function on (y, x), 0 or 1.
 //
-// The simulated device registers the same ops, with the CUDA kernels behind them, for CPU tensors in
-// a namespace of its own.
+// The simulated device registers the same ops, with the CUDA kernels behind them, for CPU tensors
+// in a namespace of its own.
 #include <torch/csrc/stable/library.h>
 
 #include "ops/build_info.h"
@@ -17,7 +17,7 @@
 #define DEFORMOPS_NAMESPACE deformops
 #endif
 
-#define DEFORMOPS_SAMPLING                                                \
+#define DEFORMOPS_SAMPLING \
   "int[2] stride, int[2] padding, int[2] dilation, int[2] order, str border, str kink"
 
 // Expands the namespace before the registration macros make names of it.
@@ -27,16 +27,14 @@
 DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.def("build_info() -> str");
 
-  m.def(
-      "gather_columns(Tensor input, Tensor? offset, Tensor? mask, int[2] kernel_size, "  //
-      DEFORMOPS_SAMPLING ") -> Tensor");
+  m.def("gather_columns(Tensor input, Tensor? offset, Tensor? mask, int[2] kernel_size, "  //
+        DEFORMOPS_SAMPLING ") -> Tensor");
   m.def(
       "scatter_columns(Tensor columns, Tensor? offset, Tensor? mask, SymInt[2] input_size, "
       "int[2] kernel_size, "  //
       DEFORMOPS_SAMPLING ", *, bool deterministic=False) -> Tensor");
-  m.def(
-      "contract_columns(Tensor input, Tensor columns, Tensor? offset, int[2] kernel_size, "  //
-      DEFORMOPS_SAMPLING ", int offset_groups) -> Tensor");
+  m.def("contract_columns(Tensor input, Tensor columns, Tensor? offset, int[2] kernel_size, "  //
+        DEFORMOPS_SAMPLING ", int offset_groups) -> Tensor");
   m.def(
       "deform_conv2d(Tensor input, Tensor? offset, Tensor weight, Tensor? bias, Tensor? mask, "  //
       DEFORMOPS_SAMPLING ", *, bool allow_tf32=False) -> Tensor");
@@ -52,13 +50,12 @@ DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("build_info", TORCH_BOX(&deformops::build_info));
 }
 
-#define DEFORMOPS_REGISTER(m, Device)                                                    \
-  m.impl("gather_columns", TORCH_BOX(&deformops::gather_columns<deformops::Device>));    \
-  m.impl("scatter_columns", TORCH_BOX(&deformops::scatter_columns<deformops::Device>));  \
+#define DEFORMOPS_REGISTER(m, Device)                                                     \
+  m.impl("gather_columns", TORCH_BOX(&deformops::gather_columns<deformops::Device>));     \
+  m.impl("scatter_columns", TORCH_BOX(&deformops::scatter_columns<deformops::Device>));   \
   m.impl("contract_columns", TORCH_BOX(&deformops::contract_columns<deformops::Device>)); \
-  m.impl("deform_conv2d", TORCH_BOX(&deformops::deform_conv2d<deformops::Device>));      \
-  m.impl("deform_conv2d_backward",                                                       \
-         TORCH_BOX(&deformops::deform_conv2d_backward<deformops::Device>))
+  m.impl("deform_conv2d", TORCH_BOX(&deformops::deform_conv2d<deformops::Device>));       \
+  m.impl("deform_conv2d_backward", TORCH_BOX(&deformops::deform_conv2d_backward<deformops::Device>))
 
 #if defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) { DEFORMOPS_REGISTER(m, CudaKernels); }

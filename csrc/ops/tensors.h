@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include <torch/csrc/stable/accelerator.h>
@@ -14,6 +15,10 @@
 #include "core/context.h"
 #include "core/scalars.h"
 #include "core/view.h"
+
+#if defined(DEFORMOPS_SIMULATED)
+#include "simulation/memory.h"
+#endif
 
 namespace deformops {
 
@@ -43,6 +48,7 @@ void dispatch(ScalarType dtype, const Body& body) {
   }
 }
 
+// A view of T is a result that the kernel overwrites, a view of const T an argument.
 template <class T, int Rank>
 View<T, Rank> view(const Tensor& tensor) {
   View<T, Rank> result;
@@ -55,6 +61,14 @@ View<T, Rank> view(const Tensor& tensor) {
     result.sizes[d] = tensor.size(d);
     result.strides[d] = tensor.stride(d);
   }
+#if defined(DEFORMOPS_SIMULATED)
+  int64_t elements = 1;
+  for (int d = 0; d < Rank; ++d) elements += (result.sizes[d] - 1) * result.strides[d];
+  simulation::register_memory(
+      result.data, static_cast<size_t>(elements) * sizeof(T),
+      std::is_const_v<T> ? simulation::Memory::kReadOnly : simulation::Memory::kUninitialized,
+      std::is_const_v<T> ? "argument" : "result");
+#endif
   return result;
 }
 
@@ -63,7 +77,8 @@ View<T, Rank> view(const OptionalTensor& tensor) {
   return tensor ? view<T, Rank>(*tensor) : View<T, Rank>{};
 }
 
-// Dense with channels innermost, and not also dense in the default order (as a map of one pixel is).
+// Dense with channels innermost, and not also dense in the default order (as a map of one pixel
+// is).
 inline bool is_channels_last(const Tensor& tensor) {
   if (tensor.is_contiguous()) return false;
   int64_t expected = 1;
@@ -89,7 +104,11 @@ class TensorScratch final : public Scratch {
   void* allocate(size_t bytes) override {
     blocks_.push_back(torch::stable::empty({static_cast<int64_t>(bytes)}, ScalarType::Byte,
                                            std::nullopt, device_));
-    return blocks_.back().mutable_data_ptr();
+    void* const data = blocks_.back().mutable_data_ptr();
+#if defined(DEFORMOPS_SIMULATED)
+    simulation::register_memory(data, bytes, simulation::Memory::kUninitialized, "scratch");
+#endif
+    return data;
   }
 
  private:
@@ -97,10 +116,16 @@ class TensorScratch final : public Scratch {
   std::vector<Tensor> blocks_;
 };
 
-// One call of a kernel: its scratch memory, and on a GPU its device and stream.
+// One call of an op's kernels: its scratch memory, and on a GPU its device and stream. On the
+// simulated device kernels may touch the memory of views made during the call, and no other.
 class Call {
  public:
-  explicit Call(const Tensor& like) : scratch_(like) {
+  Call([[maybe_unused]] const char* op, const Tensor& like)
+      :
+#if defined(DEFORMOPS_SIMULATED)
+        memory_(op),
+#endif
+        scratch_(like) {
     if (like.is_cuda()) {
       guard_.emplace(like.get_device_index());
       stream_.emplace(torch::stable::accelerator::getCurrentStream(like.get_device_index()));
@@ -112,6 +137,9 @@ class Call {
   }
 
  private:
+#if defined(DEFORMOPS_SIMULATED)
+  simulation::MemoryScope memory_;
+#endif
   TensorScratch scratch_;
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;
   std::optional<torch::stable::accelerator::Stream> stream_;
@@ -125,13 +153,13 @@ struct CpuKernels {
 struct CudaKernels {
   static constexpr bool kCuda = true;
 };
-#define DEFORMOPS_RUN(Device, ...)   \
-  do {                               \
-    if constexpr (Device::kCuda) {   \
+#define DEFORMOPS_RUN(Device, ...)    \
+  do {                                \
+    if constexpr (Device::kCuda) {    \
       ::deformops::cuda::__VA_ARGS__; \
-    } else {                         \
+    } else {                          \
       ::deformops::cpu::__VA_ARGS__;  \
-    }                                \
+    }                                 \
   } while (0)
 
 }  // namespace deformops
