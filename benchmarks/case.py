@@ -1,0 +1,109 @@
+"""What a suite is made of: cases, competitors, and the targets a case has to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+OURS = "ours"
+FLOOR = "floor"
+SAMENESS = 1e-4
+
+
+class MissingPeerError(Exception):
+    """A competitor that cannot run here; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """One implementation, with its inputs ready.
+
+    ``steps`` run in order and are timed one by one: ``{"forward": f}``, or
+    ``{"forward": f, "backward": g}`` where ``g`` uses what ``f`` left behind.
+    ``results`` runs the steps once more and returns what they compute, to be compared by name.
+    """
+
+    steps: Mapping[str, Callable[[], Any]]
+    results: Callable[[], Mapping[str, Any]]
+
+
+class Factory(Protocol):
+    """Makes a competitor for a number of threads; raises `MissingPeerError` where it cannot."""
+
+    def __call__(self, threads: int, /) -> Competitor: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A competitor's place in a case."""
+
+    factory: Factory
+    # Computes something else, as a plain convolution does beside a deformable one: never compared.
+    landmark: bool = False
+    # The largest accepted difference from ours, ||a - b|| / ||b||.
+    tolerance: float = SAMENESS
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one line of the table reports: the sum of some steps, and the arithmetic they need."""
+
+    name: str
+    steps: tuple[str, ...]
+    flops: float = 0.0  # 0: there is no floor to speak of
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a ratio taken within one run.
+
+    Against the floor: our time over the floor's, at most ``bound``. Against peers: the time of the
+    fastest of them over ours, at least ``bound``; a bound below 1 allows us to be slower.
+    """
+
+    part: str
+    against: tuple[str, ...]
+    bound: float
+    threads: str = "any"  # "any", "one" or "all"
+
+    def __str__(self) -> str:
+        if self.against == (FLOOR,):
+            return f"at most {self.bound:g}x the floor"
+        who = self.against[0] if len(self.against) == 1 else "the best peer"
+        if self.bound < 1:
+            return f"at most {1 / self.bound:.3g}x the time of {who}"
+        return f"at least {self.bound:g}x as fast as {who}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem that everybody solves."""
+
+    name: str
+    parts: tuple[Part, ...]
+    entries: Mapping[str, Entry]
+    targets: tuple[Target, ...] = ()
+    quick: bool = False  # belongs to the short selection of --quick
+
+    def with_peers(self, names: Sequence[str]) -> Case:
+        """Returns the case with ours and, of the others, only those called ``names``."""
+        kept = {name: e for name, e in self.entries.items() if name == OURS or name in names}
+        return replace(self, entries=kept)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All cases about one op."""
+
+    name: str
+    title: str
+    cases: Sequence[Case]
+    # A tiny case with the same competitors: wakes libraries up before memory is measured.
+    warm_up: Case
+    # What a reader has to know about the competitors, one line each.
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def case(self, name: str) -> Case:
+        """Returns the case called ``name``."""
+        return next(case for case in (*self.cases, self.warm_up) if case.name == name)

@@ -1,0 +1,138 @@
+"""Inference engines as competitors: OpenVINO and ONNX Runtime.
+
+Both get what an application would give them: a compiled model that holds the weights as constants
+(packed once, before anything is timed), inputs in memory they read in place, and an output buffer
+they reuse. That is to their advantage, and left to them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .case import Competitor, MissingPeerError
+
+ONNX_OPSET = 22
+ONNX_IR_VERSION = 10
+
+
+def require(package: str) -> Any:
+    """Imports a peer's package, or raises `MissingPeerError` with the reason."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        reason = "is not installed (extra [bench])"
+        if not isinstance(error, ModuleNotFoundError) or error.name != package:
+            reason = f"cannot be imported: {error}"
+        raise MissingPeerError(f"{package} {reason}") from error
+
+
+def openvino(
+    build: Callable[[Any, Mapping[str, Any]], Any], inputs: Mapping[str, Tensor], threads: int
+) -> Competitor:
+    """Compiles a one-output OpenVINO model.
+
+    Args:
+        build: makes the output node from the opset and the parameter nodes by name.
+        inputs: contiguous float32 tensors by name; they are read in place.
+        threads: of the one stream that runs.
+    """
+    ov = require("openvino")
+    import numpy as np
+
+    opset = ov.opset8
+    parameters = {
+        name: opset.parameter(list(tensor.shape), np.float32, name=name)
+        for name, tensor in inputs.items()
+    }
+    model = ov.Model([build(opset, parameters)], list(parameters.values()))
+    compiled = ov.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Without it OpenVINO computes in bfloat16 where the processor can: another problem.
+            "INFERENCE_PRECISION_HINT": "f32",
+        },
+    )
+    request = compiled.create_infer_request()
+    arrays = [tensor.numpy() for tensor in inputs.values()]
+    for index, array in enumerate(arrays):
+        request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+
+    def forward() -> Any:
+        assert arrays  # the engine reads them in place: they live as long as this function
+        return request.infer(share_outputs=True)
+
+    return Competitor(
+        steps={"forward": forward},
+        results=lambda: {"output": torch.from_numpy(forward()[0].copy())},
+    )
+
+
+def onnx_node(op: str, inputs: Sequence[str], **attributes: Any) -> Any:
+    """Makes an ONNX node whose output is called ``output``."""
+    return require("onnx").helper.make_node(op, inputs, ["output"], **attributes)
+
+
+def onnxruntime(
+    node: Any,
+    inputs: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
+    output_shape: tuple[int, ...],
+    threads: int,
+) -> Competitor:
+    """Loads a model of one ONNX node into ONNX Runtime.
+
+    Args:
+        node: made by `onnx_node`.
+        inputs: contiguous float32 tensors by the names that ``node`` uses; they are read in place.
+        constants: likewise, stored in the model.
+        output_shape: of the output.
+        threads: of the session.
+    """
+    onnx, ort = require("onnx"), require("onnxruntime")
+    import numpy as np
+
+    helper = onnx.helper
+
+    def describe(name: str, shape: tuple[int, ...]) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
+
+    graph = helper.make_graph(
+        [node],
+        "one_op",
+        [describe(name, tuple(tensor.shape)) for name, tensor in inputs.items()],
+        [describe("output", output_shape)],
+        [onnx.numpy_helper.from_array(t.numpy(), name) for name, t in constants.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", ONNX_OPSET)], ir_version=ONNX_IR_VERSION
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Its threads may poll for work within a call, and must stop when the call is over: the next
+    # competitor's turn has begun.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    output = torch.empty(output_shape)
+    binding = session.io_binding()
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    for name, array in arrays.items():
+        binding.bind_cpu_input(name, array)
+    binding.bind_output("output", "cpu", 0, np.float32, list(output_shape), output.data_ptr())
+
+    def forward() -> Tensor:
+        assert arrays  # the engine reads them in place: they live as long as this function
+        session.run_with_iobinding(binding)
+        return output
+
+    return Competitor(steps={"forward": forward}, results=lambda: {"output": forward().clone()})

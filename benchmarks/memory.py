@@ -1,0 +1,78 @@
+"""How much memory one call needs beyond its inputs.
+
+Each competitor is asked in a process of its own, started from a clean one that has only imported
+the libraries, so that no order of measurements and nobody's leftovers matter. There, the library is
+woken up on a tiny case, free heap is given back to the system, the kernel's high-water mark of
+resident memory is reset, and the competitor makes its *first* call at the real size. The growth of
+the mark is the output plus the workspace, including arenas that an engine allocates once and keeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+PRELOAD = ("torch", "torchvision", "openvino", "onnxruntime", "deformops", "benchmarks.suites")
+
+
+def available() -> bool:
+    """Returns whether this system can reset and report the high-water mark (Linux)."""
+    return sys.platform == "linux" and Path("/proc/self/clear_refs").exists()
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+class HighWater:
+    """Growth of resident memory at its highest, in bytes, since it was made. One at a time."""
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        self._start = _status("VmRSS")
+
+    def growth(self) -> int:
+        """Returns the bytes by which the highest mark since then exceeds the start."""
+        return max(0, _status("VmHWM") - self._start)
+
+
+def _probe(suite: str, case: str, competitor: str, threads: int, answer: Connection) -> None:
+    import torch
+
+    from . import suites
+    from .rotation import run_once
+
+    torch.set_num_threads(threads)
+    chosen = suites.load(suite)
+    if competitor in chosen.warm_up.entries:
+        run_once(chosen.warm_up.entries[competitor].factory(threads))
+    ready = chosen.case(case).entries[competitor].factory(threads)
+    mark = HighWater()
+    run_once(ready)
+    answer.send(mark.growth())
+
+
+def growth(suite: str, case: str, competitor: str, threads: int) -> int | None:
+    """Returns the bytes that one call of a competitor adds, or None when its process failed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_probe, args=(suite, case, competitor, threads, send))
+    process.start()
+    send.close()
+    try:
+        return int(receive.recv())
+    except EOFError:
+        return None
+    finally:
+        process.join()
+        receive.close()

@@ -1,0 +1,147 @@
+"""Timing by turns.
+
+Competitors are measured round after round, each taking one short turn per round, in an order that
+changes from round to round. What disturbs the machine for a second then disturbs everybody, and the
+ratio of two times from the *same* round says more than the ratio of two averages.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .case import OURS, Competitor
+
+# Worker threads of the previous competitor go on polling for work (OpenMP's for about 10 ms) and
+# would take a core from the next one: wait until they sleep.
+PAUSE_SECONDS = 0.015
+# Below this a competitor gets one unmeasured call first in each turn, to wake its own workers.
+WAKE_BELOW_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    min_rounds: int = 7
+    min_seconds: float = 1.0  # per competitor
+    turn_seconds: float = 0.03
+
+    @staticmethod
+    def quick() -> Effort:
+        """The effort for a first look."""
+        return Effort(min_rounds=3, min_seconds=0.2, turn_seconds=0.02)
+
+    def at_least(self, rounds: int | None, seconds: float | None) -> Effort:
+        """Returns the effort with what was asked for in place of the defaults."""
+        return Effort(
+            self.min_rounds if rounds is None else max(1, rounds),
+            self.min_seconds if seconds is None else seconds,
+            self.turn_seconds,
+        )
+
+
+@dataclass
+class Samples:
+    """Seconds, ``times[name][step][round]``, and the multiply-add peak of each round in flop/s."""
+
+    times: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    peak: dict[int, float] = field(default_factory=dict)
+
+    def seconds(self, name: str, steps: tuple[str, ...]) -> dict[int, float]:
+        """Returns the time of ``steps`` together, by round."""
+        per_step = [self.times[name][step] for step in steps]
+        return {i: sum(step[i] for step in per_step) for i in per_step[0]}
+
+
+def run_once(competitor: Competitor) -> dict[str, float]:
+    """Runs all steps and returns the seconds of each; what a step returns is let go afterwards."""
+    seconds, kept = {}, []
+    for step, call in competitor.steps.items():
+        start = time.perf_counter()
+        kept.append(call())
+        seconds[step] = time.perf_counter() - start
+    return seconds
+
+
+def estimate(competitor: Competitor) -> float:
+    """Returns about how many seconds a call takes; what is short is asked again, now warm."""
+    seconds = sum(run_once(competitor).values())
+    if seconds < WAKE_BELOW_SECONDS:
+        seconds = min(sum(run_once(competitor).values()) for _ in range(3))
+    return max(1e-7, seconds)
+
+
+def take_turn(competitor: Competitor, expected: float, turn_seconds: float) -> dict[str, float]:
+    """Runs a competitor for about ``turn_seconds`` and returns its median seconds per step."""
+    time.sleep(PAUSE_SECONDS)
+    if expected < WAKE_BELOW_SECONDS:
+        run_once(competitor)
+    calls = [run_once(competitor) for _ in range(max(1, math.ceil(turn_seconds / expected)))]
+    return {step: statistics.median(call[step] for call in calls) for step in competitor.steps}
+
+
+def rotate(
+    competitors: Mapping[str, Competitor],
+    effort: Effort,
+    *,
+    peak: Callable[[], float] | None = None,
+    progress: Callable[[str, int], None] = lambda name, round_: None,
+    seed: int = 0,
+) -> Samples:
+    """Measures all competitors by turns.
+
+    Whoever has had ``effort.min_rounds`` turns and ``effort.min_seconds`` drops out; ours stays to
+    the end, so that every sample of a peer has a partner in its round.
+
+    Args:
+        competitors: by name; ours is called `OURS`.
+        effort: how long to measure.
+        peak: measures the multiply-add peak, once per round.
+        progress: called before each turn.
+        seed: of the order of the turns.
+    """
+    samples = Samples({name: {step: {} for step in c.steps} for name, c in competitors.items()})
+    spent = dict.fromkeys(competitors, 0.0)
+    expected: dict[str, float] = {}
+    for name, competitor in competitors.items():
+        progress(name, 0)
+        expected[name] = estimate(competitor)
+    order = random.Random(seed)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        round_ = 0
+        waiting = set(competitors)
+        while waiting:
+            turns = sorted(waiting | ({OURS} & set(competitors)))
+            order.shuffle(turns)
+            if peak:
+                samples.peak[round_] = peak()
+            for name in turns:
+                progress(name, round_ + 1)
+                seconds = take_turn(competitors[name], expected[name], effort.turn_seconds)
+                for step, value in seconds.items():
+                    samples.times[name][step][round_] = value
+                spent[name] += max(sum(seconds.values()), effort.turn_seconds)
+            round_ += 1
+            enough = round_ >= effort.min_rounds
+            waiting = {n for n in waiting if not (enough and spent[n] >= effort.min_seconds)}
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def paired_ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> float:
+    """Returns the median over rounds of the ratio of two times taken in the same round."""
+    shared = numerator.keys() & denominator.keys()
+    if not shared:
+        return math.nan
+    return statistics.median(numerator[i] / denominator[i] for i in shared)

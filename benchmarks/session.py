@@ -1,0 +1,126 @@
+"""Runs a suite: build, compare, take turns, reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from . import memory
+from .case import OURS, Case, Competitor, Entry, MissingPeerError, Suite
+from .machine import Neighbours
+from .peak import FmaPeak
+from .result import CaseResult, Line, make_line
+from .rotation import Effort, rotate
+from .verify import largest_difference
+
+
+class NothingToMeasureError(Exception):
+    """Our own implementation could not be run; the message says why."""
+
+
+@dataclass
+class Session:
+    """How a run was asked for, and what has come out of it so far.
+
+    ``results`` grows while `run` runs, the case under way included: whoever interrupts it finds
+    there what is complete.
+    """
+
+    suite: Suite
+    threads: Sequence[int]
+    effort: Effort
+    peak: FmaPeak | None = None
+    memory: bool = False
+    progress: Callable[[str], None] = lambda text: None
+    results: list[CaseResult] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)  # each once, in order of appearance
+
+    def run(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
+        """Yields the result of each case as soon as it is complete."""
+        before = torch.get_num_threads()
+        try:
+            for index, case in enumerate(cases):
+                result = CaseResult(case.name)
+                self.results.append(result)
+                where = f"[{index + 1}/{len(cases)}] {case.name}"
+                for threads in self.threads:
+                    torch.set_num_threads(threads)
+                    result.lines += self._time(case, threads, f"{where}, {threads}T")
+                if self.memory:
+                    self._remember(case, result, where)
+                yield result
+        finally:
+            torch.set_num_threads(before)
+
+    def _time(self, case: Case, threads: int, where: str) -> list[Line]:
+        self.progress(f"{where}: building and comparing")
+        competitors, missing, refused = self._assemble(case, threads)
+        peak = self.peak
+        neighbours = Neighbours()
+        samples = rotate(
+            competitors,
+            self.effort,
+            peak=(lambda: peak.measure(threads)) if peak else None,
+            progress=lambda name, round_: self.progress(f"{where}: round {round_}, {name}"),
+        )
+        share = neighbours.share()
+        lines = []
+        for part in case.parts:
+            line = make_line(
+                case, part, threads, samples, one=min(self.threads), all_=max(self.threads)
+            )
+            line.missing, line.refused, line.others_share = missing, refused, share
+            lines.append(line)
+        return lines
+
+    def _assemble(
+        self, case: Case, threads: int
+    ) -> tuple[dict[str, Competitor], dict[str, str], dict[str, str]]:
+        """Builds all competitors and drops those that do not compute what ours computes."""
+        competitors: dict[str, Competitor] = {}
+        missing: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for name, entry in case.entries.items():
+            try:
+                competitors[name] = entry.factory(threads)
+            except MissingPeerError as error:
+                missing[name] = str(error)
+                self.notes[str(error)] = None
+        if OURS not in competitors:
+            raise NothingToMeasureError(f"{case.name}: {missing.get(OURS, 'no entry of our own')}")
+        ours = competitors[OURS].results()
+        for name in [name for name in competitors if name != OURS]:
+            fault = find_fault(case.entries[name], competitors[name], ours)
+            if fault:
+                refused[name] = fault
+                self.notes[f"{name} refused in {case.name}: {fault}"] = None
+                del competitors[name]
+        return competitors, missing, refused
+
+    def _remember(self, case: Case, result: CaseResult, where: str) -> None:
+        """Measures memory at the most threads, of everybody who took part."""
+        took_part = {name for line in result.lines for name in line.measurements}
+        for name in case.entries:
+            if name in took_part:
+                self.progress(f"{where}: memory, {name}")
+                result.memory[name] = memory.growth(
+                    self.suite.name, case.name, name, max(self.threads)
+                )
+
+
+def find_fault(entry: Entry, competitor: Competitor, ours: Mapping[str, Any]) -> str:
+    """Returns why a competitor must not be timed beside ours, or an empty text."""
+    try:
+        results = competitor.results()
+    except Exception as error:  # a peer's failure is its own, whatever it raises
+        reason = str(error).strip().splitlines()
+        return f"failed with {type(error).__name__}: {reason[0] if reason else ''}"
+    if entry.landmark:
+        return ""
+    what, difference = largest_difference(results, ours)
+    if difference <= entry.tolerance:
+        return ""
+    return f"{what} differs from ours by {difference:.1e} (relative)"
