@@ -1,0 +1,344 @@
+// Deformable convolution, backward.
+//
+// The channels are cut into blocks of two vectors. A block owns its part of grad_input and
+// grad_weight and walks over the tiles of output pixels in order; for each tile and tap it
+//   - multiplies grad_output by the weight: a tile of grad_columns, used while it is in the cache;
+//   - takes its dot products with the four corners of each sample (for grad_mask and grad_offset);
+//   - scatters it into grad_input;
+//   - gathers the columns again and adds grad_output^T times them to grad_weight.
+// Blocks run in parallel. No two of them write to the same place, and what all of them contribute
+// to, the dot products, is kept apart and added in the order of the blocks: the result has the same
+// bits for any number of threads. When there are fewer blocks than threads would like, the taps of
+// a block are shared out too; only the scatter, where taps meet, is then a pass of its own over
+// grad_columns.
+//
+// Memory besides the gradients: the weight and grad_weight once each, packed; input and grad_input
+// in blocks of channels, for kMapBytes or one image; tables of one band of tiles (kBandBytes or one
+// tile); two tiles of one block for each thread.
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/maps.h"
+#include "kernels/cpu/taps.h"
+#include "kernels/cpu/tasks.h"
+#include "kernels/cpu/transpose.h"
+
+namespace deformops::cpu::DEFORMOPS_ISA {
+namespace {
+
+// What is prepared for all blocks, a band of tiles at a time.
+constexpr int64_t kBandBytes = int64_t{8} << 20;
+
+template <class T>
+class Backward {
+ public:
+  using C = compute_t<T>;
+
+  Backward(const Context& context, const SampledWindow<T>& window, View<const T, 4> grad_output,
+           View<const T, 4> input, View<const T, 4> weight,
+           const ConvolutionGradients<T>& gradients)
+      : context_(context),
+        window_(window),
+        grad_output_(grad_output),
+        input_(input),
+        weight_(weight),
+        gradients_(gradients),
+        wants_slopes_(gradients.offset.defined() || gradients.mask.defined()),
+        needs_grad_columns_(wants_slopes_ || gradients.input.defined()),
+        needs_input_(wants_slopes_ || gradients.weight.defined()),
+        taps_(window.taps()),
+        groups_(weight.sizes[1] > 0 ? input.sizes[1] / weight.sizes[1] : 1),
+        outputs_(weight.sizes[0] / larger(groups_, 1)),
+        blocks_(input.sizes[1], weight.sizes[1], input.sizes[1] / window.offset_groups, kBlock<C>),
+        grad_stride_(round_up(weight.sizes[0], kLanes<C>) + kLanes<C>) {}
+
+  void run() {
+    const int64_t images = input_.sizes[0], pixels = input_.sizes[2] * input_.sizes[3];
+    const int64_t maps = (needs_input_ ? 1 : 0) + (gradients_.input.defined() ? 1 : 0);
+    const int64_t count =
+        images_at_a_time(images, maps * BlockMaps<C>::image_bytes(blocks_, pixels));
+    allocate_all(count);
+    if (needs_grad_columns_) pack_weight();
+    for (int64_t first = 0; first < images; first += count) {
+      run_images(first, smaller(count, images - first));
+    }
+    if (gradients_.weight.defined()) write_grad_weight();
+  }
+
+ private:
+  void allocate_all(int64_t images) {
+    const int64_t threads = num_threads(), blocks = blocks_.count();
+    tile_size_ = smaller(kTilePixels<C>, images * window_.pixels());
+    const int64_t wanted_units = threads == 1 ? 1 : 4 * threads;
+    tap_parts_ = smaller(taps_, larger(1, divide_up(wanted_units, larger(blocks, 1))));
+    staged_ = tap_parts_ > 1 && gradients_.input.defined();
+
+    table_size_ = taps_ * window_.offset_groups * tile_size_;
+    dots_size_ = wants_slopes_ ? blocks * taps_ * tile_size_ * 4 : 0;
+    staged_size_ = staged_ ? blocks * taps_ * tile_size_ * kBlock<C> : 0;
+    const int64_t slope_rows_size = wants_slopes_ ? table_size_ : 0;
+    const int64_t tile_bytes =
+        (tile_size_ * grad_stride_ + dots_size_ + staged_size_) * static_cast<int64_t>(sizeof(C)) +
+        table_size_ * static_cast<int64_t>(sizeof(Sample<C>)) +
+        slope_rows_size * static_cast<int64_t>(sizeof(SlopeRows));
+    const int64_t tiles = divide_up(images * window_.pixels(), tile_size_);
+    band_tiles_ = smaller(tiles, larger(1, kBandBytes / tile_bytes));
+
+    if (needs_input_) {
+      input_maps_ = BlockMaps<C>(context_, blocks_, images, input_.sizes[2], input_.sizes[3]);
+    }
+    if (gradients_.input.defined()) {
+      grad_input_maps_ = BlockMaps<C>(context_, blocks_, images, input_.sizes[2], input_.sizes[3]);
+    }
+    map_ = needs_input_ ? input_maps_.map() : grad_input_maps_.map();
+    grad_rows_ = allocate<C>(context_, band_tiles_ * tile_size_ * grad_stride_);
+    samples_ = allocate<Sample<C>>(context_, band_tiles_ * table_size_);
+    slope_rows_ = allocate<SlopeRows>(context_, band_tiles_ * slope_rows_size);
+    dots_ = allocate<C>(context_, band_tiles_ * dots_size_);
+    staged_columns_ = allocate<C>(context_, band_tiles_ * staged_size_);
+    const int64_t workers = worker_count(blocks * tap_parts_);
+    tile_columns_ = allocate<C>(context_, workers * 2 * tile_size_ * kBlock<C>);
+
+    const int64_t packed_size = blocks * taps_ * outputs_ * kBlock<C>;
+    if (needs_grad_columns_) packed_weight_ = allocate<C>(context_, packed_size);
+    if (gradients_.weight.defined()) {
+      packed_grad_weight_ = allocate<C>(context_, packed_size);
+      for_each_task(blocks, [&](int64_t block, int64_t) {
+        memset(packed(packed_grad_weight_, block, 0), 0,
+               static_cast<size_t>(taps_ * outputs_ * kBlock<C>) * sizeof(C));
+      });
+    }
+  }
+
+  // Packed weights are [block][tap][output of the group][kBlock].
+  C* packed(C* all, int64_t block, int64_t tap) const {
+    return all + (block * taps_ + tap) * outputs_ * kBlock<C>;
+  }
+
+  // Calls body(element of a weight tensor, its number in packed form).
+  template <class Element, class Body>
+  void for_each_weight(const View<Element, 4>& weight, int64_t block, const Body& body) const {
+    const int64_t first_output = blocks_.group(block) * outputs_;
+    const int64_t first_channel = blocks_.channel(block) % blocks_.group_channels;
+    for (int64_t output = 0; output < outputs_; ++output) {
+      for (int64_t c = 0; c < blocks_.width(block); ++c) {
+        Element* taps = weight.pointer(first_output + output, first_channel + c);
+        for (int64_t tap = 0; tap < taps_; ++tap) {
+          body(taps[tap / weight.sizes[3] * weight.strides[2] +
+                    tap % weight.sizes[3] * weight.strides[3]],
+               (tap * outputs_ + output) * kBlock<C> + c);
+        }
+      }
+    }
+  }
+
+  void pack_weight() const {
+    for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+      C* const target = packed(packed_weight_, block, 0);
+      if (blocks_.width(block) < kBlock<C>) {
+        memset(target, 0, static_cast<size_t>(taps_ * outputs_ * kBlock<C>) * sizeof(C));
+      }
+      for_each_weight(weight_, block,
+                      [&](const T& element, int64_t i) { target[i] = convert<C>(element); });
+    });
+  }
+
+  void write_grad_weight() const {
+    for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+      const C* const source = packed(packed_grad_weight_, block, 0);
+      for_each_weight(gradients_.weight, block,
+                      [&](T& element, int64_t i) { element = convert<T>(source[i]); });
+    });
+  }
+
+  void run_images(int64_t first, int64_t count) {
+    if (needs_input_) input_maps_.copy_from(blocks_, input_, first, count);
+    if (gradients_.input.defined()) {
+      for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+        grad_input_maps_.fill_with_zeros(block, count);
+      });
+    }
+    tiles_ = {first, window_.pixels(), count * window_.pixels(), tile_size_};
+    for (int64_t tile = 0; tile < tiles_.count(); tile += band_tiles_) {
+      run_band(tile, smaller(band_tiles_, tiles_.count() - tile));
+    }
+    if (gradients_.input.defined()) {
+      grad_input_maps_.copy_to(blocks_, gradients_.input, first, count);
+    }
+  }
+
+  void run_band(int64_t first_tile, int64_t count) {
+    first_tile_ = first_tile;
+    for_each_task(count, [&](int64_t i, int64_t) { prepare_tile(i); });
+    for_each_task(blocks_.count() * tap_parts_, [&](int64_t unit, int64_t worker) {
+      const int64_t block = unit / tap_parts_, part = unit % tap_parts_;
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t tap = taps_ * part / tap_parts_; tap < taps_ * (part + 1) / tap_parts_;
+             ++tap) {
+          run_block(i, block, tap, worker);
+        }
+      }
+    });
+    if (staged_) {
+      for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+        for (int64_t i = 0; i < count; ++i) {
+          for (int64_t tap = 0; tap < taps_; ++tap) {
+            scatter(i, block, tap, staged_columns(i, block, tap));
+          }
+        }
+      });
+    }
+    if (wants_slopes_) {
+      for_each_task(count, [&](int64_t i, int64_t) { write_slopes(i); });
+    }
+  }
+
+  // Tables of tile i of the band.
+  C* grad_rows(int64_t i) const { return grad_rows_ + i * tile_size_ * grad_stride_; }
+  int64_t table(int64_t i, int64_t group, int64_t tap) const {
+    return i * table_size_ + (group * taps_ + tap) * tile_size_;
+  }
+  C* dots(int64_t i, int64_t block, int64_t tap) const {
+    return dots_ + i * dots_size_ + (block * taps_ + tap) * tile_size_ * 4;
+  }
+  C* staged_columns(int64_t i, int64_t block, int64_t tap) const {
+    return staged_columns_ + i * staged_size_ + (block * taps_ + tap) * tile_size_ * kBlock<C>;
+  }
+
+  void prepare_tile(int64_t i) const {
+    const int64_t tile = first_tile_ + i;
+    tiles_.for_each_image(tile, [&](int64_t n, int64_t begin, int64_t end, int64_t row) {
+      pixels_to_rows(grad_output_, n, begin, end, 0, grad_output_.sizes[1],
+                     grad_rows(i) + row * grad_stride_, grad_stride_);
+    });
+    for (int64_t group = 0; group < window_.offset_groups; ++group) {
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        fill_samples(window_, tiles_, tile, group, tap, map_, samples_ + table(i, group, tap));
+        if (wants_slopes_) {
+          fill_slope_rows(window_, tiles_, tile, group, tap, map_,
+                          slope_rows_ + table(i, group, tap));
+        }
+      }
+    }
+  }
+
+  void run_block(int64_t i, int64_t block, int64_t tap, int64_t worker) const {
+    const int64_t rows = tiles_.rows(first_tile_ + i);
+    const C* const grad = grad_rows(i) + blocks_.group(block) * outputs_;
+    const int64_t entry = table(i, blocks_.offset_group(block), tap);
+    C* const columns = tile_columns_ + worker * 2 * tile_size_ * kBlock<C>;
+
+    if (needs_grad_columns_) {
+      C* const grad_columns =
+          staged_ ? staged_columns(i, block, tap) : columns + tile_size_ * kBlock<C>;
+      multiply_panel<C, Lies::kRows>(grad, grad_stride_, rows, outputs_,
+                                     packed(packed_weight_, block, tap), grad_columns, false);
+      if (wants_slopes_) {
+        C* const out = dots(i, block, tap);
+        for (int64_t row = 0; row < rows; ++row) {
+          dot_rows(input_maps_.block(block), slope_rows_[entry + row].row,
+                   grad_columns + row * kBlock<C>, out + row * 4);
+        }
+      }
+      if (gradients_.input.defined() && !staged_) scatter(i, block, tap, grad_columns);
+    }
+
+    if (gradients_.weight.defined()) {
+      for (int64_t row = 0; row < rows; ++row) {
+        gather_row(input_maps_.block(block), samples_[entry + row], kBlock<C>,
+                   columns + row * kBlock<C>);
+      }
+      multiply_panel<C, Lies::kColumns>(grad, grad_stride_, outputs_, rows, columns,
+                                        packed(packed_grad_weight_, block, tap), true);
+    }
+  }
+
+  void scatter(int64_t i, int64_t block, int64_t tap, const C* grad_columns) const {
+    const int64_t rows = tiles_.rows(first_tile_ + i);
+    const Sample<C>* samples = samples_ + table(i, blocks_.offset_group(block), tap);
+    for (int64_t row = 0; row < rows; ++row) {
+      scatter_row(grad_input_maps_.block(block), samples[row], grad_columns + row * kBlock<C>);
+    }
+  }
+
+  // grad_mask and grad_offset of tile i of the band, from the dot products of all blocks.
+  void write_slopes(int64_t i) const {
+    const int64_t blocks = blocks_.per_offset_group();
+    for (int64_t group = 0; group < window_.offset_groups; ++group) {
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        const int64_t channel = group * taps_ + tap;
+        for_each_pixel(
+            window_, tiles_, first_tile_ + i, [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
+              C sums[4] = {};
+              for (int64_t block = group * blocks; block < (group + 1) * blocks; ++block) {
+                const C* part = dots(i, block, tap) + row * 4;
+                for (int corner = 0; corner < 4; ++corner) sums[corner] += part[corner];
+              }
+              const auto value = window_.stencil(n, group, tap, oy, ox);
+              if (gradients_.mask.defined()) {
+                gradients_.mask(n, channel, oy, ox) = convert<T>(weigh_dots(value, sums));
+              }
+              if (gradients_.offset.defined()) {
+                const auto slope_y = window_.stencil(n, group, tap, oy, ox, 1, 0);
+                const auto slope_x = window_.stencil(n, group, tap, oy, ox, 0, 1);
+                gradients_.offset(n, 2 * channel, oy, ox) =
+                    convert<T>(value.mask * weigh_dots(slope_y, sums));
+                gradients_.offset(n, 2 * channel + 1, oy, ox) =
+                    convert<T>(value.mask * weigh_dots(slope_x, sums));
+              }
+            });
+      }
+    }
+  }
+
+  const Context& context_;
+  const SampledWindow<T>& window_;
+  const View<const T, 4> grad_output_, input_, weight_;
+  const ConvolutionGradients<T>& gradients_;
+
+  // What is asked for, and what that needs.
+  const bool wants_slopes_, needs_grad_columns_, needs_input_;
+
+  const int64_t taps_, groups_, outputs_;  // outputs of a group
+  const ChannelBlocks blocks_;
+  const int64_t grad_stride_;  // of rows of grad_output; no power of two, which caches dislike
+
+  int64_t tile_size_ = 0, band_tiles_ = 0;
+  int64_t tap_parts_ = 1;  // units of work in a block
+  bool staged_ = false;    // grad_columns are kept for a scatter of its own
+
+  BlockMaps<C> input_maps_, grad_input_maps_;
+  RowMap map_ = {};
+  Tiles tiles_ = {};
+  int64_t first_tile_ = 0;  // of the band
+
+  int64_t table_size_ = 0, dots_size_ = 0, staged_size_ = 0;  // of a tile
+  C* grad_rows_ = nullptr;
+  Sample<C>* samples_ = nullptr;
+  SlopeRows* slope_rows_ = nullptr;
+  C* dots_ = nullptr;
+  C* staged_columns_ = nullptr;
+  C* tile_columns_ = nullptr;
+  C* packed_weight_ = nullptr;
+  C* packed_grad_weight_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+void deform_conv2d_backward(const Context& context, const SampledWindow<T>& window,
+                            View<const T, 4> grad_output, View<const T, 4> input,
+                            View<const T, 4> weight, const ConvolutionGradients<T>& gradients) {
+  Backward<T>(context, window, grad_output, input, weight, gradients).run();
+}
+
+#define DEFORMOPS_INSTANTIATE(T)                                                                \
+  template void deform_conv2d_backward<T>(const Context&, const SampledWindow<T>&,              \
+                                          View<const T, 4>, View<const T, 4>, View<const T, 4>, \
+                                          const ConvolutionGradients<T>&);
+DEFORMOPS_INSTANTIATE(double)
+DEFORMOPS_INSTANTIATE(float)
+DEFORMOPS_INSTANTIATE(half)
+DEFORMOPS_INSTANTIATE(bfloat16)
+#undef DEFORMOPS_INSTANTIATE
+
+}  // namespace deformops::cpu::DEFORMOPS_ISA

@@ -1,0 +1,102 @@
+// Multiplying a tile that has just been made and is still in the cache.
+//
+// torch's matrix product sees a finished matrix; here the left factor is a tile of columns or of
+// gradients, the right one a panel of kBlock packed columns, and the result a tile that is used at
+// once. The micro-kernel keeps kTileRows x kBlock sums in registers: each step of the depth loads
+// one row of the panel, broadcasts one number for every row of the tile, and the adders never wait.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/vector.h"
+
+namespace deformops::cpu::DEFORMOPS_ISA {
+
+// Two vectors of sums for each row, two of the panel and a broadcast number fill the registers.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 14;
+#else
+constexpr int kTileRows = 6;
+#endif
+
+// A panel of this depth stays in the first-level cache while all rows of the tile pass by.
+constexpr int64_t kDepth = 256;
+
+// Pixels of a tile: with 256 channels a tile of columns and one of sums fill a fifth of a
+// second-level cache of 1 MiB, and a product over the pixels of a tile is deep enough to pay for
+// its sums.
+template <class C>
+constexpr int64_t kTilePixels = 448 / static_cast<int64_t>(sizeof(C)) / kTileRows * kTileRows;
+
+// How the left factor lies in memory: element (row, step) is at row * stride + step for kRows and
+// at row + step * stride for kColumns.
+enum class Lies { kRows, kColumns };
+
+// result[rows x kBlock] (+)= left[rows x depth] * panel[depth x kBlock], for a fixed number of
+// rows.
+template <class C, Lies kLies, int kRows>
+DEFORMOPS_INLINE void multiply_rows(const C* left, int64_t stride, int64_t depth, const C* panel,
+                                    C* result, bool accumulate) {
+  Vector<C> sums[kRows][2];
+#pragma GCC unroll 16
+  for (int row = 0; row < kRows; ++row) sums[row][0] = sums[row][1] = Vector<C>{};
+
+  for (int64_t step = 0; step < depth; ++step) {
+    const Vector<C> low = load(panel + step * kBlock<C>);
+    const Vector<C> high = load(panel + step * kBlock<C> + kLanes<C>);
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row) {
+      const C factor = kLies == Lies::kRows ? left[row * stride + step] : left[row + step * stride];
+      sums[row][0] += factor * low;
+      sums[row][1] += factor * high;
+    }
+  }
+
+#pragma GCC unroll 16
+  for (int row = 0; row < kRows; ++row) {
+    C* out = result + row * kBlock<C>;
+    if (accumulate) {
+      sums[row][0] += load(out);
+      sums[row][1] += load(out + kLanes<C>);
+    }
+    store(out, sums[row][0]);
+    store(out + kLanes<C>, sums[row][1]);
+  }
+}
+
+// The same for 1 <= rows <= kRows, known only now.
+template <class C, Lies kLies, int kRows>
+DEFORMOPS_INLINE void multiply_up_to(int64_t rows, const C* left, int64_t stride, int64_t depth,
+                                     const C* panel, C* result, bool accumulate) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      multiply_rows<C, kLies, kRows>(left, stride, depth, panel, result, accumulate);
+    } else {
+      multiply_up_to<C, kLies, kRows - 1>(rows, left, stride, depth, panel, result, accumulate);
+    }
+  }
+}
+
+// The same for any number of rows: result is [rows][kBlock], panel [depth][kBlock]. A sum over more
+// than kDepth steps is a sum of partial sums. Rows are dealt out evenly, because a micro-kernel of
+// one or two rows would wait for its own sums.
+template <class C, Lies kLies>
+void multiply_panel(const C* left, int64_t stride, int64_t rows, int64_t depth, const C* panel,
+                    C* result, bool accumulate) {
+  const int64_t row_steps = divide_up(rows, kTileRows);
+  int64_t start = 0;
+  do {
+    const int64_t steps = smaller(depth - start, kDepth);
+    const C* first = left + (kLies == Lies::kRows ? start : start * stride);
+    const C* part = panel + start * kBlock<C>;
+    for (int64_t i = 0; i < row_steps; ++i) {
+      const int64_t row = rows * i / row_steps;
+      multiply_up_to<C, kLies, kTileRows>(
+          rows * (i + 1) / row_steps - row, first + (kLies == Lies::kRows ? row * stride : row),
+          stride, steps, part, result + row * kBlock<C>, accumulate || start > 0);
+    }
+    start += kDepth;
+  } while (start < depth);
+}
+
+}  // namespace deformops::cpu::DEFORMOPS_ISA

@@ -1,0 +1,82 @@
+// Vectors as wide as the instruction set that the including file is compiled for.
+//
+// Compiler vectors instead of intrinsics: one text serves every instruction set. Products and sums
+// are fused where the processor can (the build asks for it), so results differ between instruction
+// sets in their last bits, never between runs or numbers of threads.
+//
+// Headers of this folder that say DEFORMOPS_ISA are included by *.isa.cpp only: each instruction
+// set has a namespace of its own, and nothing but always-inlined functions comes from outside it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/macros.h"
+#include "core/scalars.h"
+
+namespace deformops::cpu::DEFORMOPS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class C>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+};
+
+template <class C>
+using Vector = typename VectorOf<C>::type;
+
+template <class C>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
+
+// The width of everything that is cut into blocks of channels: packed weights, tiles of results,
+// maps with one block of channels after the other.
+template <class C>
+constexpr int kBlock = 2 * kLanes<C>;
+
+template <class C>
+DEFORMOPS_INLINE Vector<C> load(const C* address) {
+  return *reinterpret_cast<const typename VectorOf<C>::unaligned*>(address);
+}
+
+template <class C>
+DEFORMOPS_INLINE void store(C* address, Vector<C> vector) {
+  *reinterpret_cast<typename VectorOf<C>::unaligned*>(address) = vector;
+}
+
+template <class C>
+DEFORMOPS_INLINE C sum(Vector<C> vector) {
+  C lanes[kLanes<C>];
+  memcpy(lanes, &vector, sizeof(vector));
+  for (int width = kLanes<C> / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}
+
+// std::min and its like are templates that a compiler may leave behind as symbols; these are not.
+DEFORMOPS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+DEFORMOPS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+DEFORMOPS_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+DEFORMOPS_INLINE int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+template <class C, class T>
+DEFORMOPS_INLINE C convert(T value) {
+  return static_cast<C>(value);
+}
+
+}  // namespace deformops::cpu::DEFORMOPS_ISA
