@@ -1,7 +1,36 @@
-"""Deformable and atrous convolution for PyTorch, as hand-written kernels for CPU and CUDA."""
+"""Deformable and atrous convolution for PyTorch: hand-written kernels for CPU and CUDA.
+
+The functions of `deformops.ops` are here under their names; `deformops.nn` has them as layers, and
+`deformops.testing` checks them on the machine at hand.
+"""
+
+from pathlib import Path
 
 from deformops._library import load_library
 
 __version__ = "0.1.0"
 
 load_library(__version__)
+
+from deformops import ops  # noqa: E402  (what they define needs the library)
+from deformops.ops import (  # noqa: E402
+    atrous_conv2d,
+    deform_conv2d,
+    gather_columns,
+    insert_holes,
+    scatter_columns,
+)
+
+#: For CMake's `-DCMAKE_PREFIX_PATH`, so that a C++ project finds `find_package(deformops)`.
+cmake_prefix_path = str(Path(__file__).parent)
+
+__all__ = [
+    "__version__",
+    "atrous_conv2d",
+    "cmake_prefix_path",
+    "deform_conv2d",
+    "gather_columns",
+    "insert_holes",
+    "ops",
+    "scatter_columns",
+]
