@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from .result import CaseResult, Line
 from .table import thread_count, three_digits, times
 
 PAPER, INK, QUIET, RULE = "#ffffff", "#20242a", "#7b828c", "#e3e5e8"
-OURS_COLOR = "#0b6e8a"
+OUR_COLORS = ("#0b6e8a", "#6fb0c2", "#a9d0da")
 PEER_COLORS = ("#dfa55c", "#8fa9b8", "#bccad2", "#b79fc4", "#9cb58f")
 BAR, GAP, HEADING = 1.0, 0.35, 1.5  # heights, in bars
 INCHES_PER_BAR = 0.19
@@ -48,11 +49,7 @@ def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
 
     threads = sorted({line.threads for line in lines})
     groups = list(dict.fromkeys((line.case, line.part) for line in lines))
-    peers = [n for n in dict.fromkeys(n for line in lines for n in line.measurements) if n != OURS]
-    peers = [name for name in peers if not any(_landmark(line, name) for line in lines)]
-    colors = {OURS: OURS_COLOR} | {
-        name: PEER_COLORS[i % len(PEER_COLORS)] for i, name in enumerate(peers)
-    }
+    colors = _colors(lines)
     settings = {
         "font.family": "sans-serif",
         "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -78,6 +75,15 @@ def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
         figure.savefig(file, dpi=160)
 
 
+def _colors(lines: Sequence[Line]) -> dict[str, str]:
+    """Returns a colour for everybody who is drawn as a bar, our own variants first."""
+    names = list(dict.fromkeys(name for line in lines for name in line.measurements))
+    names = [name for name in names if not any(_landmark(line, name) for line in lines)]
+    ours = [name for name in names if name.startswith(OURS)]
+    peers = [name for name in names if name not in ours]
+    return dict(zip(ours, cycle(OUR_COLORS))) | dict(zip(peers, cycle(PEER_COLORS)))
+
+
 def _headline(figure: Any, title: str, colors: dict[str, str], height: float) -> None:
     def at(inches: float) -> float:
         return 1 - inches / height
@@ -87,12 +93,11 @@ def _headline(figure: Any, title: str, colors: dict[str, str], height: float) ->
     figure.text(0.03, at(0.6), subtitle, color=QUIET, fontsize=9)
     x = 0.97
     for name, color in reversed(colors.items()):
-        label = figure.text(x, at(0.38), name, ha="right", fontsize=9)
-        x -= (len(name) * 0.075 + 0.12) / WIDTH
+        weight = "bold" if name == OURS else "normal"
+        label = figure.text(x, at(0.38), name, ha="right", fontsize=9, weight=weight)
+        x = label.get_window_extent().x0 / figure.bbox.width - 0.05 / WIDTH
         figure.text(x, at(0.38), "■", ha="right", color=color, fontsize=11)
-        x -= 0.28 / WIDTH
-        if name == OURS:
-            label.set_weight("bold")
+        x -= 0.32 / WIDTH
     figure.text(
         0.03,
         0.25 / height,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -77,12 +78,25 @@ def estimate(competitor: Competitor) -> float:
     return max(1e-7, seconds)
 
 
+def preemptions() -> int:
+    """Returns how often the system has taken a core from a thread of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def take_turn(competitor: Competitor, expected: float, turn_seconds: float) -> dict[str, float]:
-    """Runs a competitor for about ``turn_seconds`` and returns its median seconds per step."""
+    """Runs a competitor for about ``turn_seconds`` and returns its median seconds per step.
+
+    Calls during which a thread lost its core to another process count only if there are no others.
+    """
     time.sleep(PAUSE_SECONDS)
     if expected < WAKE_BELOW_SECONDS:
         run_once(competitor)
-    calls = [run_once(competitor) for _ in range(max(1, math.ceil(turn_seconds / expected)))]
+    clean, disturbed = [], []
+    for _ in range(max(1, math.ceil(turn_seconds / expected))):
+        before = preemptions()
+        seconds = run_once(competitor)
+        (clean if preemptions() == before else disturbed).append(seconds)
+    calls = clean or disturbed
     return {step: statistics.median(call[step] for call in calls) for step in competitor.steps}
 
 
