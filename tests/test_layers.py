@@ -18,14 +18,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Folder of csrc -> what its files may include: folders of csrc, or a family of outside headers.
+# Layer of csrc -> what its files may include: layers of csrc, or a family of outside headers.
 INCLUDES = {
     "core": {"core", "CUDA"},
     "geometry": {"geometry", "core"},
     "kernels": {"kernels", "geometry", "core"},
     "kernels/cpu": {"kernels/cpu", "kernels", "geometry", "core"},
-    "kernels/cuda": {"kernels/cuda", "kernels", "geometry", "core", "CUDA"},
-    "ops": {"ops", "kernels", "geometry", "core", "stable torch"},
+    "kernels/cuda": {"kernels/cuda", "kernels", "geometry", "core", "simulation", "CUDA"},
+    "ops": {"ops", "kernels", "geometry", "core", "simulation", "stable torch"},
+    "simulation": {"simulation", "core", "CUDA", "Python"},
 }
 # The first match names the family of an outside header; a header of no family is free for all.
 FAMILIES = {
@@ -46,12 +47,17 @@ IMPORTS = {
 }
 
 
+def layer_of(path: Path) -> str:
+    """Layer of a file of csrc: its folder; the folders of the simulated device are one layer."""
+    return "simulation" if path.parts[0] == "simulation" else path.parent.as_posix()
+
+
 def included_layer(header: str, quoted: bool) -> str | None:
-    """Folder of csrc or family of outside headers that `header` belongs to; None: neither."""
+    """Layer of csrc or family of outside headers that `header` belongs to; None: neither."""
     for family, pattern in FAMILIES.items():
         if re.match(pattern, header):
             return family
-    return Path(header).parent.as_posix() if quoted else None
+    return layer_of(Path(header)) if quoted else None
 
 
 def wrong_includes(root: Path) -> Iterator[str]:
@@ -59,10 +65,10 @@ def wrong_includes(root: Path) -> Iterator[str]:
     for path in sorted(csrc.rglob("*")):
         if path.suffix not in {".h", ".cpp", ".cuh", ".cu"}:
             continue
-        folder = path.parent.relative_to(csrc).as_posix()
+        own = layer_of(path.relative_to(csrc))
         where = path.relative_to(root)
-        if folder not in INCLUDES:
-            yield f"{where}: csrc/{folder} is no layer; give it a row in {Path(__file__).name}"
+        if own not in INCLUDES:
+            yield f"{where}: csrc/{own} is no layer; give it a row in {Path(__file__).name}"
             continue
         for match in re.finditer(r'^\s*#\s*include\s*([<"])([^>"]+)', path.read_text(), re.M):
             quoted, header = match[1] == '"', match[2]
@@ -70,8 +76,8 @@ def wrong_includes(root: Path) -> Iterator[str]:
                 yield f'{where}: "{header}" is not a path from csrc'
                 continue
             layer = included_layer(header, quoted)
-            if layer is not None and layer not in INCLUDES[folder]:
-                yield f"{where}: csrc/{folder} may not include {header} ({layer})"
+            if layer is not None and layer not in INCLUDES[own]:
+                yield f"{where}: csrc/{own} may not include {header} ({layer})"
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
@@ -127,10 +133,8 @@ def test_arrows_point_one_way() -> None:
 
 def test_every_layer_is_read() -> None:
     """The check above finds nothing wrong because it looks, and not because it looks nowhere."""
-    folders = {
-        path.parent.relative_to(ROOT / "csrc").as_posix() for path in ROOT.glob("csrc/**/*.h")
-    }
-    assert {"core", "geometry", "kernels", "ops"} <= folders
+    layers = {layer_of(path.relative_to(ROOT / "csrc")) for path in ROOT.glob("csrc/**/*.h")}
+    assert {"core", "geometry", "kernels", "ops"} <= layers
     assert list(ROOT.glob("deformops/ops/*.py"))
     assert list(ROOT.glob("deformops/nn/*.py"))
     assert list(ROOT.glob("tests/reference/*.py"))
@@ -148,6 +152,7 @@ PLANTED = {
     "csrc/ops/extension.cpp": "#include <torch/extension.h>",
     "csrc/ops/python.cpp": "#include <Python.h>",
     "csrc/ops/beside.cpp": '#include "missing.h"',
+    "csrc/simulation/engine/a.cpp": '#include "kernels/b.h"',
     "csrc/elsewhere/a.cpp": "",
     "deformops/ops/a.py": "from deformops.nn import DeformConv2d",
     "deformops/ops/package.py": "import deformops",
