@@ -25,6 +25,9 @@ inline std::vector<int64_t> shape_of(const Tensor& tensor) {
   return {tensor.sizes().begin(), tensor.sizes().end()};
 }
 
+// Of a stride, a dilation and their like.
+constexpr int64_t kLargest = (int64_t{1} << 31) - 1;
+
 // The arguments of one call of one op.
 class Checker {
  public:
@@ -73,9 +76,11 @@ class Checker {
             ", got shape ", to_string(shape_of(tensor)));
   }
 
+  // Two integers; far below what the products of two of them and a size would need to overflow.
   void pair(const std::vector<int64_t>& values, const char* argument, int64_t minimum) const {
-    require(values.size() == 2 && values[0] >= minimum && values[1] >= minimum, argument,
-            "expected two integers >= ", minimum, ", got ", to_string(values));
+    const auto fits = [&](int64_t value) { return value >= minimum && value <= kLargest; };
+    require(values.size() == 2 && fits(values[0]) && fits(values[1]), argument,
+            "expected two integers from ", minimum, " to ", kLargest, ", got ", to_string(values));
   }
 
  private:

@@ -60,9 +60,10 @@ class Sampling {
       offset_groups_ = offset->size(1) / (2 * per_group);
     }
     const char* source = offset ? "offset" : mask ? "mask" : "offset_groups";
-    check_.require(offset_groups_ >= 1 && channels % offset_groups_ == 0, source,
-                   "expected a number of offset groups that divides the ", channels,
-                   " channels of ", input_name, ", got ", offset_groups_);
+    check_.require(
+        offset_groups_ >= 1 && offset_groups_ <= kLargest && channels % offset_groups_ == 0, source,
+        "expected a number of offset groups that divides the ", channels, " channels of ",
+        input_name, ", got ", offset_groups_);
     if (offset) {
       check_.same_kind(*offset, "offset", input, input_name);
       check_.shape(*offset, "offset", {batch, 2 * offset_groups_ * per_group, y_.output, x_.output},
@@ -203,6 +204,7 @@ Tensor contract_columns(Tensor input, Tensor columns, OptionalTensor offset, Pai
   Tensor grad_mask = new_tensor(input, {input.size(0), offset_groups * sampling.taps(),
                                         sampling.output_height(), sampling.output_width()});
   if (grad_mask.numel() == 0) return grad_mask;
+  if (input.numel() == 0) return torch::stable::zero_(grad_mask);
   Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
     DEFORMOPS_RUN(Device,
