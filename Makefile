@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3))
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST_ARGS ?= -n $(JOBS) --dist worksteal
+SUITES ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/suites/*.py))))
 BENCH_ARGS ?=
 DEMO_ARGS ?= --output demo-output
 
@@ -41,9 +42,9 @@ test: build $(stamps)/test $(stamps)/viz  ## run the whole test-suite (PYTEST_AR
 	$(call say,running the tests)
 	@$(python) -m pytest $(PYTEST_ARGS)
 
-bench: build $(stamps)/bench  ## run the benchmarks (BENCH_ARGS="deform_conv" for a part)
+bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_ARGS="--quick" for a part)
 	$(call say,running the benchmarks)
-	@$(python) -m benchmarks $(BENCH_ARGS)
+	@for suite in $(SUITES); do $(python) -m benchmarks $$suite $(BENCH_ARGS); done
 
 lint: $(stamps)/dev  ## ruff, mypy, clang-format: the checks of .pre-commit-config.yaml
 	$(call say,checking style and types)
