@@ -65,21 +65,38 @@ class PackedWeight {
         outputs_(weight.sizes[0] / groups),
         panels_(divide_up(outputs_, kBlock<C>)),
         data_(allocate<C>(context, groups * depth_ * panels_ * kBlock<C>)) {
-    for_each_task(groups * panels_, [&](int64_t task, int64_t) {
+    // A weight is an image too: its outputs are channels, its taps pixels, and when the taps are
+    // dense, so are the taps of neighbouring channels.
+    const int64_t taps = steps.taps, *const size = weight.sizes, *const stride = weight.strides;
+    const bool dense = stride[2] == size[3] * stride[3];
+    const View<const T, 4> dense_image = {
+        weight.data, {1, size[0], size[1], taps}, {0, stride[0], stride[1], stride[3]}};
+    const View<const T, 4> images = {weight.data,
+                                     {size[1], size[0], size[2], size[3]},
+                                     {stride[1], stride[0], stride[2], stride[3]}};
+    const int64_t channels_at_a_time = dense ? larger(1, kDepth / taps) : 1;
+    const int64_t workers = worker_count(groups * panels_);
+    C* const all_rows = allocate<C>(context, workers * channels_at_a_time * taps * kBlock<C>);
+    for_each_task(groups * panels_, [&](int64_t task, int64_t worker) {
       const int64_t group = task / panels_, panel = task % panels_;
       const int64_t width = smaller(kBlock<C>, outputs_ - panel * kBlock<C>);
-      const int64_t output = group * outputs_ + panel * kBlock<C>;
-      for (int64_t channel = 0; channel < steps.channels; ++channel) {
-        for (int64_t tap = 0; tap < steps.taps; ++tap) {
-          const Steps::Place place = steps.place(tap, channel);
-          C* lanes = data_ + panel_offset(group, panel, place.start, place.depth) +
-                     place.index * kBlock<C>;
-          const T* source =
-              weight.pointer(output, channel, tap / weight.sizes[3], tap % weight.sizes[3]);
-          for (int64_t lane = 0; lane < width; ++lane) {
-            lanes[lane] = convert<C>(source[lane * weight.strides[0]]);
+      C* const rows = all_rows + worker * channels_at_a_time * taps * kBlock<C>;
+      for (int64_t first = 0; first < steps.channels; first += channels_at_a_time) {
+        const int64_t last = smaller(steps.channels, first + channels_at_a_time);
+        if (width < kBlock<C>) memset(rows, 0, (last - first) * taps * kBlock<C> * sizeof(C));
+        const int64_t output = group * outputs_ + panel * kBlock<C>;
+        if (dense) {
+          pixels_to_rows(dense_image, 0, first * taps, last * taps, output, width, rows, kBlock<C>);
+        } else {
+          pixels_to_rows(images, first, 0, taps, output, width, rows, kBlock<C>);
+        }
+        for (int64_t channel = first; channel < last; ++channel) {
+          for (int64_t tap = 0; tap < taps; ++tap) {
+            const Steps::Place place = steps.place(tap, channel);
+            memcpy(data_ + panel_offset(group, panel, place.start, place.depth) +
+                       place.index * kBlock<C>,
+                   rows + ((channel - first) * taps + tap) * kBlock<C>, kBlock<C> * sizeof(C));
           }
-          for (int64_t lane = width; lane < kBlock<C>; ++lane) lanes[lane] = C(0);
         }
       }
     });

@@ -114,39 +114,29 @@ class Backward {
     return all + (block * taps_ + tap) * outputs_ * kBlock<C>;
   }
 
-  // Calls body(element of a weight tensor, its number in packed form).
-  template <class Element, class Body>
-  void for_each_weight(const View<Element, 4>& weight, int64_t block, const Body& body) const {
-    const int64_t first_output = blocks_.group(block) * outputs_;
-    const int64_t first_channel = blocks_.channel(block) % blocks_.group_channels;
-    for (int64_t output = 0; output < outputs_; ++output) {
-      for (int64_t c = 0; c < blocks_.width(block); ++c) {
-        Element* taps = weight.pointer(first_output + output, first_channel + c);
-        for (int64_t tap = 0; tap < taps_; ++tap) {
-          body(taps[tap / weight.sizes[3] * weight.strides[2] +
-                    tap % weight.sizes[3] * weight.strides[3]],
-               (tap * outputs_ + output) * kBlock<C> + c);
-        }
-      }
-    }
-  }
-
+  // A weight is an image too: for one output its taps are the pixels of a map of channels.
   void pack_weight() const {
     for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
       C* const target = packed(packed_weight_, block, 0);
       if (blocks_.width(block) < kBlock<C>) {
         memset(target, 0, static_cast<size_t>(taps_ * outputs_ * kBlock<C>) * sizeof(C));
       }
-      for_each_weight(weight_, block,
-                      [&](const T& element, int64_t i) { target[i] = convert<C>(element); });
+      for (int64_t output = 0; output < outputs_; ++output) {
+        pixels_to_rows(weight_, blocks_.group(block) * outputs_ + output, 0, taps_,
+                       blocks_.channel(block) % blocks_.group_channels, blocks_.width(block),
+                       target + output * kBlock<C>, outputs_ * kBlock<C>);
+      }
     });
   }
 
   void write_grad_weight() const {
     for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
       const C* const source = packed(packed_grad_weight_, block, 0);
-      for_each_weight(gradients_.weight, block,
-                      [&](T& element, int64_t i) { element = convert<T>(source[i]); });
+      for (int64_t output = 0; output < outputs_; ++output) {
+        rows_to_pixels(source + output * kBlock<C>, outputs_ * kBlock<C>, gradients_.weight,
+                       blocks_.group(block) * outputs_ + output, 0, taps_,
+                       blocks_.channel(block) % blocks_.group_channels, blocks_.width(block));
+      }
     });
   }
 

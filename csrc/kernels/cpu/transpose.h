@@ -8,70 +8,121 @@
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 
-// Both buffers of a transposition of this many channels and pixels stay in the first-level cache.
-constexpr int64_t kTransposed = 32;
+// kLanes numbers of storage type From in type To; the first `count` of them, the rest are 0.
+template <class To, class From>
+DEFORMOPS_INLINE void convert_lanes(const From* from, To* to, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = convert<To>(from[lane]);
+}
 
-// rows[p * row_stride + c] = source[c * channel_stride + p * pixel_stride].
+template <class C, class T>
+DEFORMOPS_INLINE Vector<C> load_as(const T* address, int64_t count) {
+  if constexpr (sizeof(T) == sizeof(C)) {
+    if (count == kLanes<C>) return load(address);
+  }
+  C lanes[kLanes<C>] = {};
+  if (count == kLanes<C>) {
+    convert_lanes(address, lanes, kLanes<C>);
+  } else {
+    convert_lanes(address, lanes, count);
+  }
+  return load(lanes);
+}
+
 template <class T, class C>
-void to_rows(const T* source, int64_t channel_stride, int64_t pixel_stride, int64_t channels,
-             int64_t pixels, C* rows, int64_t row_stride) {
-  if (channel_stride == 1) {
-    for (int64_t p = 0; p < pixels; ++p) {
-      for (int64_t c = 0; c < channels; ++c) {
-        rows[p * row_stride + c] = convert<C>(source[p * pixel_stride + c]);
+DEFORMOPS_INLINE void store_as(T* address, Vector<C> vector, int64_t count) {
+  if constexpr (sizeof(T) == sizeof(C)) {
+    if (count == kLanes<C>) return store(address, vector);
+  }
+  C lanes[kLanes<C>];
+  store(lanes, vector);
+  if (count == kLanes<C>) {
+    convert_lanes(lanes, address, kLanes<C>);
+  } else {
+    convert_lanes(lanes, address, count);
+  }
+}
+
+// A square of kLanes vectors is transposed in steps: each exchanges, between vectors that are
+// kWidth apart, the lanes that are kWidth apart.
+template <class C, int kWidth>
+DEFORMOPS_INLINE void transpose_square(Vector<C>* square) {
+  if constexpr (kWidth > 0) {
+    typename VectorOf<C>::integers first, second;
+    for (int lane = 0; lane < kLanes<C>; ++lane) {
+      const bool moves = (lane & kWidth) != 0;
+      first[lane] = moves ? kLanes<C> + lane - kWidth : lane;
+      second[lane] = moves ? kLanes<C> + lane : lane + kWidth;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<C>; ++i) {
+      if ((i & kWidth) == 0) {
+        const Vector<C> a = square[i], b = square[i + kWidth];
+        square[i] = __builtin_shuffle(a, b, first);
+        square[i + kWidth] = __builtin_shuffle(a, b, second);
       }
     }
-    return;
+    transpose_square<C, kWidth / 2>(square);
   }
-  C square[kTransposed][kTransposed];
-  for (int64_t p0 = 0; p0 < pixels; p0 += kTransposed) {
-    const int64_t height = smaller(kTransposed, pixels - p0);
-    for (int64_t c0 = 0; c0 < channels; c0 += kTransposed) {
-      const int64_t width = smaller(kTransposed, channels - c0);
-      for (int64_t c = 0; c < width; ++c) {
-        const T* line = source + (c0 + c) * channel_stride + p0 * pixel_stride;
-        if (pixel_stride == 1) {
-          for (int64_t p = 0; p < height; ++p) square[p][c] = convert<C>(line[p]);
-        } else {
-          for (int64_t p = 0; p < height; ++p) square[p][c] = convert<C>(line[p * pixel_stride]);
+}
+
+// target[j * target_stride + i] = source[i * source_stride + j] for i < height, j < width.
+template <class C, class From, class To>
+DEFORMOPS_INLINE void transpose(const From* source, int64_t source_stride, int64_t height,
+                                int64_t width, To* target, int64_t target_stride) {
+  constexpr int64_t kSide = kLanes<C>;
+  for (int64_t i0 = 0; i0 < height; i0 += kSide) {
+    const int64_t rows = smaller(kSide, height - i0);
+    for (int64_t j0 = 0; j0 < width; j0 += kSide) {
+      const int64_t columns = smaller(kSide, width - j0);
+      const From* const from = source + i0 * source_stride + j0;
+      To* const to = target + j0 * target_stride + i0;
+      Vector<C> square[kSide];
+      if (rows == kSide && columns == kSide) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kSide; ++i) square[i] = load_as<C>(from + i * source_stride, kSide);
+        transpose_square<C, kSide / 2>(square);
+#pragma GCC unroll 16
+        for (int64_t j = 0; j < kSide; ++j)
+          store_as<To, C>(to + j * target_stride, square[j], kSide);
+      } else {
+        for (int64_t i = 0; i < rows; ++i) {
+          square[i] = load_as<C>(from + i * source_stride, columns);
         }
-      }
-      for (int64_t p = 0; p < height; ++p) {
-        C* row = rows + (p0 + p) * row_stride + c0;
-        for (int64_t c = 0; c < width; ++c) row[c] = square[p][c];
+        for (int64_t i = rows; i < kSide; ++i) square[i] = Vector<C>{};
+        transpose_square<C, kSide / 2>(square);
+        for (int64_t j = 0; j < columns; ++j) {
+          store_as<To, C>(to + j * target_stride, square[j], rows);
+        }
       }
     }
   }
 }
 
-// target[c * channel_stride + p * pixel_stride] = rows[p * row_stride + c], rounded.
-template <class T, class C>
-void from_rows(const C* rows, int64_t row_stride, int64_t channels, int64_t pixels, T* target,
-               int64_t channel_stride, int64_t pixel_stride) {
-  if (channel_stride == 1) {
+// How channels and pixels lie in memory, in elements.
+struct Strides {
+  int64_t channel, pixel;
+};
+
+// target(c, p) = source(c, p), converted once.
+template <class C, class From, class To>
+void rearrange(const From* source, Strides from, int64_t channels, int64_t pixels, To* target,
+               Strides to) {
+  if (from.pixel == 1 && to.channel == 1) {
+    transpose<C>(source, from.channel, channels, pixels, target, to.pixel);
+  } else if (from.channel == 1 && to.pixel == 1) {
+    transpose<C>(source, from.pixel, pixels, channels, target, to.channel);
+  } else if (from.channel == 1 && to.channel == 1) {
     for (int64_t p = 0; p < pixels; ++p) {
+      const From* const row = source + p * from.pixel;
       for (int64_t c = 0; c < channels; ++c) {
-        target[p * pixel_stride + c] = convert<T>(rows[p * row_stride + c]);
+        target[p * to.pixel + c] = convert<To>(convert<C>(row[c]));
       }
     }
-    return;
-  }
-  C square[kTransposed][kTransposed];
-  for (int64_t p0 = 0; p0 < pixels; p0 += kTransposed) {
-    const int64_t height = smaller(kTransposed, pixels - p0);
-    for (int64_t c0 = 0; c0 < channels; c0 += kTransposed) {
-      const int64_t width = smaller(kTransposed, channels - c0);
-      for (int64_t p = 0; p < height; ++p) {
-        const C* row = rows + (p0 + p) * row_stride + c0;
-        for (int64_t c = 0; c < width; ++c) square[c][p] = row[c];
-      }
-      for (int64_t c = 0; c < width; ++c) {
-        T* line = target + (c0 + c) * channel_stride + p0 * pixel_stride;
-        if (pixel_stride == 1) {
-          for (int64_t p = 0; p < height; ++p) line[p] = convert<T>(square[c][p]);
-        } else {
-          for (int64_t p = 0; p < height; ++p) line[p * pixel_stride] = convert<T>(square[c][p]);
-        }
+  } else {
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        target[p * to.pixel + c * to.channel] =
+            convert<To>(convert<C>(source[p * from.pixel + c * from.channel]));
       }
     }
   }
@@ -104,8 +155,8 @@ DEFORMOPS_INLINE void pixels_to_rows(const View<const T, 4>& view, int64_t n, in
                                      int64_t end, int64_t channel, int64_t channels, C* rows,
                                      int64_t row_stride) {
   for_each_run(view, n, begin, end, [&](const PixelRun<const T>& run) {
-    to_rows(run.data + channel * view.strides[1], view.strides[1], view.strides[3], channels,
-            run.pixels, rows + run.first * row_stride, row_stride);
+    rearrange<C>(run.data + channel * view.strides[1], {view.strides[1], view.strides[3]}, channels,
+                 run.pixels, rows + run.first * row_stride, {1, row_stride});
   });
 }
 
@@ -114,8 +165,8 @@ DEFORMOPS_INLINE void rows_to_pixels(const C* rows, int64_t row_stride, const Vi
                                      int64_t n, int64_t begin, int64_t end, int64_t channel,
                                      int64_t channels) {
   for_each_run(view, n, begin, end, [&](const PixelRun<T>& run) {
-    from_rows(rows + run.first * row_stride, row_stride, channels, run.pixels,
-              run.data + channel * view.strides[1], view.strides[1], view.strides[3]);
+    rearrange<C>(rows + run.first * row_stride, {1, row_stride}, channels, run.pixels,
+                 run.data + channel * view.strides[1], {view.strides[1], view.strides[3]});
   });
 }
 
