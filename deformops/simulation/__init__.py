@@ -1,0 +1,164 @@
+"""The simulated CUDA device: the package's CUDA kernels, executed on the CPU and checked.
+
+The same kernel sources that nvcc compiles are compiled by g++, with every CUDA thread as a fiber of
+its own; csrc/simulation/README.md tells how. Their ops are registered for CPU tensors as
+``torch.ops.deformops_simulated``. There are three builds, of which a process loads one:
+
+=======  ==================================================================================
+plain    fast: values, large shapes; barriers, warp collectives and asynchronous copies are
+         checked, shared memory is poisoned
+race     every memory access is checked: races, bounds, reads of what nobody wrote; can
+         count memory transactions
+asan     AddressSanitizer and UndefinedBehaviorSanitizer; the process has to be started by
+         ``python -m deformops.simulation run asan -- python ...``
+=======  ==================================================================================
+
+    >>> from deformops import simulation
+    >>> simulation.load("race")
+    >>> with simulation.schedule(seed=3, preemption=0.01):
+    ...     torch.ops.deformops_simulated.gather_columns(...)
+
+A mistake in a kernel is a ``RuntimeError`` that names the kernel, block, thread, file and line;
+`last_failure` has the same as an object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+try:
+    from deformops.simulation import _device
+    from deformops.simulation._device import Failure, KernelError, Launch, Place
+except ImportError as error:
+    raise ImportError(
+        "This deformops was built without its simulated CUDA device. In a checkout, with g++ and "
+        "pybind11 installed, build it in by `DEFORMOPS_SIMULATION=ON make build`."
+    ) from error
+
+__all__ = [
+    "BUILDS",
+    "Failure",
+    "KernelError",
+    "Launch",
+    "Place",
+    "clear_launches",
+    "last_failure",
+    "launches",
+    "load",
+    "loaded",
+    "profile",
+    "schedule",
+]
+
+BUILDS = ("plain", "race", "asan")
+
+_FOLDER = Path(__file__).parent
+_loaded: str | None = None
+
+
+def load(build: str | None = None) -> str:
+    """Loads the ops of one build as ``torch.ops.deformops_simulated``; once per process.
+
+    Args:
+        build: "plain", "race" or "asan"; None: what the environment variable DEFORMOPS_SIMULATED
+            says, or else what is loaded already, or else "plain".
+
+    Returns:
+        The name of the build.
+
+    Raises:
+        ValueError: there is no such build.
+        RuntimeError: another one is loaded, or this process was not started for "asan".
+        OSError: the library does not load.
+    """
+    global _loaded
+    if build is None:
+        build = os.environ.get("DEFORMOPS_SIMULATED") or _loaded or "plain"
+    if build not in BUILDS:
+        raise ValueError(f"build: expected one of {', '.join(BUILDS)}, got {build!r}")
+    if _loaded == build:
+        return build
+    if _loaded is not None:
+        raise RuntimeError(f"the {_loaded} build is loaded; the {build} build needs its own process")
+    require_sanitizer(build)
+    torch.ops.load_library(str(_FOLDER / f"libdeformops_simulated_{build}.so"))
+    _loaded = build
+    return build
+
+
+def loaded() -> str | None:
+    """The build that this process has loaded."""
+    return _loaded
+
+
+def require_sanitizer(build: str) -> None:
+    """Raises RuntimeError where the asan build is wanted and AddressSanitizer is not there."""
+    if build == "asan" and "libasan.so" not in Path("/proc/self/maps").read_text():
+        raise RuntimeError(
+            "the asan build needs AddressSanitizer from the start of the process: "
+            "python -m deformops.simulation run asan -- python ..."
+        )
+
+
+@contextlib.contextmanager
+def schedule(
+    seed: int = 0,
+    preemption: float = 0.0,
+    *,
+    allow_early_exit: bool = False,
+    profile: bool = False,
+) -> Iterator[None]:
+    """Within the block, kernels are scheduled in this way; launches count from 0 for the seed.
+
+    Args:
+        seed: draws the order of blocks, which thread runs when, and when asynchronous copies land.
+            0 is a fixed order, threads and blocks by number.
+        preemption: chance of switching threads at each branch (plain, asan) or each memory access
+            (race), in [0, 1]; otherwise they are switched only where one has to wait.
+        allow_early_exit: a thread may return while others still come to ``__syncthreads``, as
+            compute capability 7.0 permits; otherwise that is an error.
+        profile: count memory transactions (race build).
+    """
+    if not 0 <= preemption <= 1:
+        raise ValueError(f"preemption: expected a number in [0, 1], got {preemption}")
+    outer = _device.options()
+    _device.configure(
+        seed=seed, preemption=preemption, allow_early_exit=allow_early_exit, profile=profile
+    )
+    try:
+        yield
+    finally:
+        _device.configure(**outer)
+
+
+@contextlib.contextmanager
+def profile(seed: int = 0) -> Iterator[list[Launch]]:
+    """Records the launches of the block; the list is filled when the block ends.
+
+    In the race build memory transactions are counted; `deformops.simulation.report` prints them.
+    """
+    record: list[Launch] = []
+    clear_launches()
+    with schedule(seed, profile=True):
+        yield record
+    record.extend(launches())
+
+
+def launches() -> list[Launch]:
+    """What each kernel did that ended well since `clear_launches`, oldest first."""
+    return _device.launches()
+
+
+def clear_launches() -> None:
+    """Forgets all launches so far."""
+    _device.clear_launches()
+
+
+def last_failure() -> Failure | None:
+    """What the latest kernel that failed did wrong, and where."""
+    return _device.last_failure()

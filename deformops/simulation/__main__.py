@@ -1,0 +1,74 @@
+"""python -m deformops.simulation: runs a command on one of the builds, or the self-test."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from deformops import simulation
+
+ASAN_OPTIONS = {
+    "detect_leaks": "0",  # Python's own
+    "halt_on_error": "0",  # reports become exceptions
+    "verify_asan_link_order": "0",
+    "detect_stack_use_after_return": "0",
+    # The simulated device turns faults of kernels into exceptions itself.
+    "handle_segv": "0",
+    "handle_sigbus": "0",
+    "handle_sigfpe": "0",
+    "handle_sigill": "0",
+}
+
+
+def environment(build: str) -> dict[str, str]:
+    """What a process needs in its environment to load a build.
+
+    Args:
+        build: one of `deformops.simulation.BUILDS`.
+
+    Returns:
+        Variables to add to the environment; for "asan" they preload the sanitizer's library and set
+        its options.
+
+    Raises:
+        RuntimeError: the asan build's sanitizer is unknown (binutils' readelf tells it).
+    """
+    variables = {"DEFORMOPS_SIMULATED": build}
+    if build == "asan":
+        variables["LD_PRELOAD"] = f"{_sanitizer()} {os.environ.get('LD_PRELOAD', '')}".strip()
+        options = ":".join(f"{name}={value}" for name, value in ASAN_OPTIONS.items())
+        variables["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', '')}:{options}".lstrip(":")
+    return variables
+
+
+def _sanitizer() -> str:
+    """Name of the library that the asan build was linked with, as the dynamic loader knows it."""
+    library = Path(__file__).parent / "libdeformops_simulated_asan.so"
+    command = ["readelf", "--dynamic", str(library)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    match = re.search(r"NEEDED.*\[(libasan\.so[.\d]*)\]", answer.stdout)
+    if match is None:
+        raise RuntimeError(f"{library} does not say which libasan it needs: {answer.stderr.strip()}")
+    return match[1]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of ``python -m deformops.simulation``."""
+    parser = argparse.ArgumentParser(prog="python -m deformops.simulation", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a command with one of the builds chosen")
+    run.add_argument("build", choices=simulation.BUILDS)
+    run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    options = parser.parse_args(arguments)
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        parser.error("a command is needed after --")
+    os.execvpe(words[0], words, {**os.environ, **environment(options.build)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
