@@ -32,7 +32,7 @@ class Window:
     def __post_init__(self) -> None:
         for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             value = getattr(self, name)
-            both = (value, value) if isinstance(value, int) else tuple(value)
+            both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
             if len(both) != 2 or any(not isinstance(v, int) or v < least for v in both):
                 raise ValueError(
                     f"{name}: expected one or two whole numbers of at least {least}, got {value!r}"
