@@ -83,7 +83,7 @@ def test_box_is_where_the_gradient_is() -> None:
             features, torch.ones(1, 1, kh, kw), None, (sh, sw), (ph, pw), (dh, dw)
         )
     position = (4, 6)
-    (gradient,) = torch.autograd.grad(features[(0, 0, *position)], image)
+    (gradient,) = torch.autograd.grad(features[0, 0, 4, 6], image)
     rows, columns = gradient[0, 0].nonzero().unbind(1)
     top, left, bottom, right = receptive_field(windows).box(position)
     assert (top, left) == (int(rows.min()), int(columns.min()))
