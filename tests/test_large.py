@@ -47,34 +47,28 @@ INPUTS = [(1, 1, 46400, 46400), (2, 1040, 1024, 1024), (2100, 1, 1024, 1024)]
 
 
 @pytest.mark.parametrize("shape", INPUTS, ids=str)
-@pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
-def test_large_input(device: Device, shape: tuple[int, ...], moved: bool) -> None:
+def test_large_input(device: Device, shape: tuple[int, ...]) -> None:
     """A 2 x 2 output reads the far corner, and gives its gradient back there."""
     batch, channels, height, width = shape
     image = zeros(device, *shape)
     image[-1, -1, -2:, -2:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     stride = [height - 2, width - 2]  # output (1, 1) sits on the pixel before the last
-    offset = zeros(device, batch, 2, 2, 2) if moved else None
-    want = 1.0
-    if offset is not None:
-        offset += 0.5
-        want = 2.5
+    offset = zeros(device, batch, 2, 2, 2) + 0.5
     weight = zeros(device, 1, channels, 1, 1) + 1
     geometry = (stride, [0, 0], *WINDOW)
-    output = torch.ops.deformops.deform_conv2d(image, offset, weight, None, None, *geometry)
+    output = device.raw.deform_conv2d(image, offset, weight, None, None, *geometry)
     assert output.shape == (batch, 1, 2, 2)
-    assert output[-1, 0, 1, 1].item() == want
+    assert output[-1, 0, 1, 1].item() == 2.5
     assert output.count_nonzero() == 1
     columns = device.raw.gather_columns(image, offset, None, [1, 1], *geometry)
-    assert columns[-1, -1, 0, 1, 1].item() == want
+    assert columns[-1, -1, 0, 1, 1].item() == 2.5
     assert columns.count_nonzero() == 1
     del image
 
     columns.zero_()
     columns[-1, -1, 0, 1, 1] = 4.0
     back = device.raw.scatter_columns(columns, offset, None, [height, width], [1, 1], *geometry)
-    corner = [[1.0, 1.0], [1.0, 1.0]] if moved else [[4.0, 0.0], [0.0, 0.0]]
-    assert back[-1, -1, -2:, -2:].tolist() == corner
+    assert back[-1, -1, -2:, -2:].tolist() == [[1.0, 1.0], [1.0, 1.0]]
     assert back[0, 0, :4].count_nonzero() == 0
 
 
@@ -116,9 +110,7 @@ def test_large_output(device: Device) -> None:
     image = torch.ones(1, 1, 4096, 4096, dtype=torch.bfloat16, device=device.type)
     weight = torch.arange(1.0, 130.0, device=device.type).bfloat16().reshape(129, 1, 1, 1)
     offset = torch.zeros(1, 2, 4096, 4096, dtype=torch.bfloat16, device=device.type)
-    output = torch.ops.deformops.deform_conv2d(
-        image, offset, weight, None, None, *([1, 1], [0, 0], *WINDOW)
-    )
+    output = device.raw.deform_conv2d(image, offset, weight, None, None, *([1, 1], [0, 0], *WINDOW))
     assert output.numel() > 2**31
     assert output[0, :, -1, -1].tolist() == weight.flatten().tolist()
     assert output[0, :, 0, 0].tolist() == weight.flatten().tolist()
