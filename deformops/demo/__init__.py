@@ -1,0 +1,76 @@
+"""`deformops demo`: what the package computes, shown on a photo and measured.
+
+A scene is a module with a function `show(photo, output, say)`: it prints its figures with `say` and
+writes its picture to the folder `output`. Pictures depend on the photo alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+# What the extra [viz] brings: module, distribution.
+NEEDED = {"PIL": "Pillow", "matplotlib": "matplotlib", "skimage": "scikit-image"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the demo to a parser."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="FOLDER",
+        help="where the pictures go (default: demo-output)",
+    )
+    parser.add_argument(
+        "--photo", type=Path, metavar="FILE", help="a photo of yours instead of scikit-image's cat"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs all scenes.
+
+    Args:
+        arguments: parsed, with the options of `add_arguments`.
+
+    Returns:
+        The exit status: 0, or 1 after a message to the error output.
+    """
+    missing = _missing(arguments.photo)
+    if missing:
+        return _fail(f"the demo needs {' and '.join(missing)}: pip install 'deformops-vision[viz]'")
+    from deformops.demo import follow, photo, straighten
+
+    start = time.perf_counter()
+    try:
+        image = photo.load(arguments.photo)
+    except photo.UNREADABLE as error:
+        return _fail(f"{arguments.photo} cannot be read as an image: {error}")
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for scene in (straighten, follow):
+            scene.show(image, arguments.output, _say)
+    except OSError as error:
+        return _fail(f"the pictures cannot be written: {error}")
+    _say(f"done in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _missing(photo: Path | None) -> list[str]:
+    """Returns the names of distributions that would be needed and are not installed."""
+    needed = {
+        module: name for module, name in NEEDED.items() if photo is None or module != "skimage"
+    }
+    return [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _fail(text: str) -> int:
+    print(f"deformops demo: {text}", file=sys.stderr)
+    return 1

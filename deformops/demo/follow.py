@@ -1,0 +1,231 @@
+"""The sampling points of a stack of layers, drawn over the photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deformops.analysis import Window, effective_dilation, sampling_points
+from deformops.demo.sheet import (
+    ACCENTS,
+    Panel,
+    as_backdrop,
+    as_image,
+    compose,
+    on_paper,
+    points_per_pixel,
+)
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.ops import deform_conv2d
+
+FILE = "sampling-points.png"
+# Positions as fractions (y, x) of the photo; the last one is enlarged.
+SHOWN = ((0.43, 0.72), (0.79, 0.59), (0.36, 0.38))
+# Dilations in the ratio 1 : 3 : 9 tile a square: no point of 729 is read twice.
+GROWTH = (1, 3, 9)
+SIDE = sum(GROWTH) * 2  # of the square, in units of the smallest dilation
+SHARE = 0.3  # of the photo's shorter side that the square takes
+
+
+def windows_for(height: int, width: int) -> list[Window]:
+    """Returns three 3x3 windows, from the input upwards, whose points are a regular square."""
+    unit = max(1, round(SHARE * min(height, width) / SIDE))
+    return [Window(3, padding=unit * ratio, dilation=unit * ratio) for ratio in GROWTH]
+
+
+def dilation_of(window: Window) -> int:
+    """Returns the dilation of a window that has the same on both axes."""
+    return window.axis(0)[3]
+
+
+def following_offsets(warp: Warp, dilation: int) -> Tensor:
+    """Returns offsets, [18, H, W], that make the windows on a warped map follow the warp.
+
+    A tap t of the window at place p of the warped map then reads W(W^-1(p) + t): the place to which
+    the warp has moved the tap of a regular window.
+    """
+    grid = pixel_grid(warp.height, warp.width)
+    straight = warp.inverse(grid)
+    taps = [(i * dilation, j * dilation) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    moved = [warp(straight + tap) - (grid + tap) for tap in np.array(taps, dtype=np.float64)]
+    return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).flatten(0, 1)
+
+
+def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
+    """Follows three regular and three deformable layers down to the photo, and draws the points.
+
+    Args:
+        photo: [3, H, W] in [0, 1], float32.
+        output: folder for the picture.
+        say: prints a line.
+    """
+    height, width = photo.shape[1:]
+    warp, grid = Warp.for_map(height, width), pixel_grid(height, width)
+    windows = windows_for(height, width)
+    offsets = [following_offsets(warp, dilation_of(window)) for window in windows]
+
+    # Units sit on pixels of the warped map; on the photo, at the places these pixels show.
+    last = np.array([height - 1, width - 1])
+    units = np.clip(np.round(warp(np.array(SHOWN) * last)), 0, last)
+    places = warp.inverse(units)
+    regular = _points(windows, [None] * 3, places)
+    unmoved = _points(windows, [None] * 3, units)
+    moved = _points(windows, offsets, units)
+
+    unit = dilation_of(windows[0])
+    side = SIDE * unit + 1
+    off = float(np.linalg.norm(moved - warp(regular), axis=-1).max())
+    say(f"the {moved.shape[1]} sampling points of three 3x3 layers, at {len(units)} positions")
+    say(f"  regular layers: a square of {side} x {side} pixels, whatever the photo shows")
+    say(
+        f"  deformable layers whose offsets follow the warp: at most {off:.1e} pixels from where "
+        "the warp takes the regular points"
+    )
+    if inside(moved[-1], height, width).all():  # what lies outside has no gradient
+        centre = _gradient_centre(windows, offsets, units[-1], (height, width))
+        apart = float(np.linalg.norm(centre - moved[-1].mean(axis=0)))
+        say(
+            f"  the gradient of one unit, taken through the layers: its centre of mass is "
+            f"{apart:.1e} pixels from that of the points"
+        )
+    say(f"  mean effective dilation: {_dilations(windows, offsets)} (scale {warp.scale:.2f})")
+
+    straight = as_backdrop(as_image(photo.numpy()))
+    seen = inside(warp.inverse(grid), height, width)
+    warped = as_backdrop(as_image(sample_exactly(photo.numpy(), warp.inverse(grid))))
+    warped = on_paper(warped, seen)
+    panels = [
+        Panel(
+            straight,
+            "Regular layers, photo",
+            f"Dilations {', '.join(str(dilation_of(w)) for w in windows)}: every unit reads a "
+            f"square of {side} x {side} pixels.",
+            _clouds(regular, places),
+        ),
+        Panel(
+            warped,
+            "Regular layers, warped photo",
+            "The same squares, but no longer on the same things.",
+            _clouds(unmoved, units),
+        ),
+        Panel(
+            warped,
+            "Deformable layers, warped photo",
+            "Offsets that follow the warp put every point back on what it read in the photo "
+            f"(at most {off:.0e} pixels off).",
+            _clouds(moved, units),
+        ),
+        Panel(
+            warped,
+            "One of them, layer by layer",
+            "From one unit to 9 places in the layer below, 81 in the next, 729 in the photo.",
+            _tree(windows, offsets, units[-1]),
+            _view_around(moved[-1], height, width),
+        ),
+    ]
+    compose(
+        f"Where three layers look: {moved.shape[1]} sampling points each",
+        "Each layer of 3x3 taps turns one place into nine. Regular layers always read the same "
+        "pattern; deformable layers read where their offsets lead.",
+        panels,
+        output / FILE,
+    )
+    say(f"  drew {output / FILE}")
+
+
+def _points(
+    windows: Sequence[Window], offsets: Sequence[Tensor | None], positions: Points
+) -> Points:
+    points: Points = sampling_points(windows, offsets, torch.from_numpy(positions)).numpy()
+    return points
+
+
+def _gradient_centre(
+    windows: Sequence[Window], offsets: Sequence[Tensor], unit: Points, size: tuple[int, int]
+) -> Points:
+    """Returns the centre of mass of what one output of averaging layers depends on, (y, x)."""
+    image = torch.zeros(1, 1, *size, dtype=torch.float64, requires_grad=True)
+    average = torch.full((1, 1, 3, 3), 1 / 9, dtype=torch.float64)
+    features = image
+    for window, offset in zip(windows, offsets, strict=True):
+        dilation = dilation_of(window)
+        features = deform_conv2d(
+            features, offset.unsqueeze(0), average, padding=dilation, dilation=dilation
+        )
+    row, column = (int(place) for place in unit)
+    (gradient,) = torch.autograd.grad(features[0, 0, row, column], image)
+    mass = gradient[0, 0].numpy()
+    centre: Points = (mass[..., None] * pixel_grid(*size)).sum(axis=(0, 1)) / mass.sum()
+    return centre
+
+
+def _dilations(windows: Sequence[Window], offsets: Sequence[Tensor]) -> str:
+    pairs = []
+    for window, offset in zip(windows, offsets, strict=True):
+        regular = dilation_of(window)
+        pairs.append(f"{regular} -> {effective_dilation(offset[None], 3, regular).mean():.2f}")
+    return ", ".join(pairs)
+
+
+def spacing(cloud: Points) -> float:
+    """Returns the mean distance along the rows of one 3x3 window of the lowest layer, in pixels."""
+    window = cloud[:9].reshape(3, 3, 2)
+    return float(np.linalg.norm(np.diff(window, axis=1), axis=-1).mean())
+
+
+def _clouds(points: Points, positions: Points) -> Callable[[Any], None]:
+    def draw(axes: Any) -> None:
+        for cloud, position, color in zip(points, positions, ACCENTS, strict=False):
+            size = min(1.3, 0.55 * spacing(cloud) * points_per_pixel(axes))
+            axes.plot(cloud[:, 1], cloud[:, 0], "o", color=color, markersize=size, mew=0)
+            axes.plot(position[1], position[0], "o", color=color, mec="white", **UNIT_STYLE)
+
+    return draw
+
+
+def _tree(
+    windows: Sequence[Window], offsets: Sequence[Tensor], unit: Points
+) -> Callable[[Any], None]:
+    """Draws the points of one, two and three layers, and the lines between them."""
+    color = ACCENTS[len(SHOWN) - 1]
+    levels = [unit[None]]
+    for first in reversed(range(len(windows))):
+        levels.append(_points(windows[first:], offsets[first:], unit))
+
+    def draw(axes: Any) -> None:
+        # Sizes for points 5 typographic points apart; smaller where there is less room.
+        room = min(1.0, spacing(levels[-1]) * points_per_pixel(axes) / 5)
+        styles = zip(levels[:-1], levels[1:], (1.6, 0.8, 0.35), (7, 4.4, 2.2), strict=True)
+        for above, below, width, size in styles:
+            parents = np.repeat(above, len(below) // len(above), axis=0)
+            lines = np.stack([parents, below, np.full_like(below, np.nan)], axis=1).reshape(-1, 2)
+            axes.plot(lines[:, 1], lines[:, 0], color=color, linewidth=width * room, alpha=0.8)
+            axes.plot(
+                below[:, 1],
+                below[:, 0],
+                "o",
+                color=color,
+                mec="white",
+                mew=0.1 * size,
+                ms=size * room,
+            )
+        axes.plot(unit[1], unit[0], "o", color=color, mec="white", mew=1.2, markersize=9)
+
+    return draw
+
+
+def _view_around(points: Points, height: int, width: int) -> tuple[float, float, float, float]:
+    """Returns a view in the shape of the map that holds the points with some room."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    size = max(1.0, *(1.15 * (high - low)))
+    scale = size / min(height, width)
+    (y, x), tall, wide = (low + high) / 2, scale * height / 2, scale * width / 2
+    return (y - tall, x - wide, y + tall, x + wide)
+
+
+UNIT_STYLE: dict[str, Any] = {"markersize": 7, "mew": 1.2}
