@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 load_library(__version__)
 
-from deformops import ops  # noqa: E402  (what they define needs the library)
+from deformops import nn, ops  # noqa: E402  (what they define needs the library)
 from deformops.ops import (  # noqa: E402
     atrous_conv2d,
     deform_conv2d,
@@ -31,6 +31,7 @@ __all__ = [
     "deform_conv2d",
     "gather_columns",
     "insert_holes",
+    "nn",
     "ops",
     "scatter_columns",
 ]
