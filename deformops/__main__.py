@@ -1,0 +1,53 @@
+"""The command `deformops`, also `python -m deformops`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# Command: the module that implements it, and what it does in a line.
+COMMANDS = {
+    "info": ("deformops.cli.info", "show versions, devices and what is missing"),
+    "check": ("deformops.cli.check", "check every op on this machine"),
+    "demo": ("deformops.demo", "show on a photo what the ops do"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: the words after the program's name; those of the process if None.
+
+    Returns:
+        The exit status: the command's, 2 for words that are not understood, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="deformops", description="Deformable and atrous convolution for PyTorch."
+    )
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = parsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        # Only the command that is asked for is imported: torch alone takes a second.
+        if name in words[:1]:
+            implementation = importlib.import_module(module)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run)
+    arguments = parser.parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`deformops info | head`); nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The layers of deform_conv2d: with offsets from outside, and predicting their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deformops.ops import deform_conv2d
+from deformops.ops._sampling import pair
+
+
+class DeformConv2d(nn.Module):
+    """A deformable convolution whose offsets are an input.
+
+    Constructor, initialisation, state_dict and call are those of `torchvision.ops.DeformConv2d`.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: taps, one number or (y, x).
+        stride: pixels from one window to the next.
+        padding: zeros around the input.
+        dilation: pixels from one tap to the next.
+        groups: output channels in group g see the input channels in group g.
+        bias: whether to add a learned bias.
+        border: see `deformops.deform_conv2d`.
+        kink: see `deformops.deform_conv2d`.
+        device: where the parameters are made.
+        dtype: their type.
+
+    Raises:
+        ValueError: `groups` does not divide both numbers of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        border: str = "v2",
+        kink: str = "inner",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if groups < 1 or channels % groups != 0:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}: expected a multiple of groups, {groups}, "
+                    f"got {channels}"
+                )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = pair("kernel_size", kernel_size)
+        self.stride = pair("stride", stride)
+        self.padding = pair("padding", padding)
+        self.dilation = pair("dilation", dilation)
+        self.groups = groups
+        self.border = border
+        self.kink = kink
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, *self.kernel_size, **factory)
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels, **factory)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises the parameters as `torch.nn.Conv2d` does."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            fan_in = self.weight[0].numel()
+            bound = 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolves with moved taps.
+
+        Args:
+            input: [N, C, H, W].
+            offset: [N, 2 * G * kH * kW, oH, oW], (y, x) for each tap; G offset groups.
+            mask: [N, G * kH * kW, oH, oW], or None for 1 everywhere.
+
+        Returns:
+            [N, O, oH, oW].
+        """
+        return deform_conv2d(
+            input,
+            offset,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            mask,
+            border=self.border,
+            kink=self.kink,
+        )
+
+    def extra_repr(self) -> str:
+        """What the constructor was told, where it is not the default."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        for name, default in (
+            ("padding", (0, 0)),
+            ("dilation", (1, 1)),
+            ("groups", 1),
+            ("border", "v2"),
+            ("kink", "inner"),
+        ):
+            value = getattr(self, name)
+            text += f", {name}={value!r}" if value != default else ""
+        return text if self.bias is not None else f"{text}, bias=False"
+
+
+class _PredictingDeformConv2d(DeformConv2d):
+    """A deformable convolution whose own convolution `conv_offset` predicts what moves its taps.
+
+    `conv_offset` sees the same windows and starts at zero, so that the layer starts as a plain
+    convolution. The paper trains it with a smaller learning rate: give `conv_offset.parameters()` a
+    parameter group of its own.
+
+    Checkpoints of mmcv load by name, and so do those of older layouts (mmcv's first, detectron2)
+    that keep the predicting convolution of a layer `conv2` beside it, as `conv2_offset`.
+    """
+
+    per_tap: int
+    """Numbers that are predicted for each tap."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        offset_groups: int = 1,
+        bias: bool = True,
+        *,
+        border: str = "v2",
+        kink: str = "inner",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            border=border,
+            kink=kink,
+            device=device,
+            dtype=dtype,
+        )
+        if offset_groups < 1 or in_channels % offset_groups != 0:
+            raise ValueError(
+                f"{type(self).__name__}: offset_groups: expected a divisor of in_channels, "
+                f"{in_channels}, got {offset_groups}"
+            )
+        self.offset_groups = offset_groups
+        self.conv_offset = nn.Conv2d(
+            in_channels,
+            self.per_tap * offset_groups * self.kernel_size[0] * self.kernel_size[1],
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_plain()
+
+    def reset_parameters(self) -> None:
+        """Initialises the kernel as `torch.nn.Conv2d` does, the predicting one with zeros."""
+        super().reset_parameters()
+        if hasattr(self, "conv_offset"):
+            self._start_plain()
+
+    def _start_plain(self) -> None:
+        nn.init.zeros_(self.conv_offset.weight)
+        if self.conv_offset.bias is not None:
+            nn.init.zeros_(self.conv_offset.bias)
+
+    def extra_repr(self) -> str:
+        """What the constructor was told, where it is not the default."""
+        text = super().extra_repr()
+        return text if self.offset_groups == 1 else f"{text}, offset_groups={self.offset_groups}"
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for name in ("weight", "bias"):
+            beside = f"{prefix.removesuffix('.')}_offset.{name}"
+            if beside in state_dict:
+                state_dict.setdefault(f"{prefix}conv_offset.{name}", state_dict.pop(beside))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class DeformConv2dPack(_PredictingDeformConv2d):
+    """Deformable convolution (v1) that predicts its offsets.
+
+    `conv_offset` sees the same windows and starts at zero, so that the layer starts as a plain
+    convolution; its offsets get a gradient from the first step on. The paper trains it with a
+    smaller learning rate: give `conv_offset.parameters()` a parameter group of its own. Checkpoints
+    of mmcv and detectron2 load by name.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: taps, one number or (y, x).
+        stride: pixels from one window to the next.
+        padding: zeros around the input.
+        dilation: pixels from one tap to the next.
+        groups: output channels in group g see the input channels in group g.
+        offset_groups: groups of input channels with offsets of their own (mmcv: deform_groups).
+        bias: whether to add a learned bias.
+        border: see `deformops.deform_conv2d`.
+        kink: see `deformops.deform_conv2d`.
+        device: where the parameters are made.
+        dtype: their type.
+
+    Source: Dai et al., Deformable Convolutional Networks (2017), section 2.1.
+    """
+
+    per_tap = 2
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """[N, C, H, W] to [N, O, oH, oW]."""
+        return super().forward(input, self.conv_offset(input))
+
+
+class ModulatedDeformConv2dPack(_PredictingDeformConv2d):
+    """Deformable convolution (v2) that predicts its offsets and its mask.
+
+    The first two thirds of the channels of `conv_offset` are the offsets, the last third goes
+    through a sigmoid and is the mask; it starts at zero, so that the layer starts as half a plain
+    convolution. Checkpoints of mmcv and detectron2 load by name.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: taps, one number or (y, x).
+        stride: pixels from one window to the next.
+        padding: zeros around the input.
+        dilation: pixels from one tap to the next.
+        groups: output channels in group g see the input channels in group g.
+        offset_groups: groups of input channels with offsets of their own (mmcv: deform_groups).
+        bias: whether to add a learned bias.
+        border: see `deformops.deform_conv2d`.
+        kink: see `deformops.deform_conv2d`.
+        device: where the parameters are made.
+        dtype: their type.
+
+    Source: Zhu et al., Deformable ConvNets v2 (2019), section 3.2.
+    """
+
+    per_tap = 3
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """[N, C, H, W] to [N, O, oH, oW]."""
+        taps = self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
+        offset, mask = self.conv_offset(input).split([2 * taps, taps], dim=1)
+        return super().forward(input, offset, mask.sigmoid())
