@@ -128,9 +128,6 @@ class _PredictingDeformConv2d(DeformConv2d):
     `conv_offset` sees the same windows and starts at zero, so that the layer starts as a plain
     convolution. The paper trains it with a smaller learning rate: give `conv_offset.parameters()` a
     parameter group of its own.
-
-    Checkpoints of mmcv load by name, and so do those of older layouts (mmcv's first, detectron2)
-    that keep the predicting convolution of a layer `conv2` beside it, as `conv2_offset`.
     """
 
     per_tap: int
@@ -201,15 +198,6 @@ class _PredictingDeformConv2d(DeformConv2d):
         text = super().extra_repr()
         return text if self.offset_groups == 1 else f"{text}, offset_groups={self.offset_groups}"
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        for name in ("weight", "bias"):
-            beside = f"{prefix.removesuffix('.')}_offset.{name}"
-            if beside in state_dict:
-                state_dict.setdefault(f"{prefix}conv_offset.{name}", state_dict.pop(beside))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
 
 class DeformConv2dPack(_PredictingDeformConv2d):
     """Deformable convolution (v1) that predicts its offsets.
@@ -217,7 +205,7 @@ class DeformConv2dPack(_PredictingDeformConv2d):
     `conv_offset` sees the same windows and starts at zero, so that the layer starts as a plain
     convolution; its offsets get a gradient from the first step on. The paper trains it with a
     smaller learning rate: give `conv_offset.parameters()` a parameter group of its own. Checkpoints
-    of mmcv and detectron2 load by name.
+    of mmcv load by name.
 
     Args:
         in_channels: C.
@@ -249,7 +237,7 @@ class ModulatedDeformConv2dPack(_PredictingDeformConv2d):
 
     The first two thirds of the channels of `conv_offset` are the offsets, the last third goes
     through a sigmoid and is the mask; it starts at zero, so that the layer starts as half a plain
-    convolution. Checkpoints of mmcv and detectron2 load by name.
+    convolution. Checkpoints of mmcv load by name.
 
     Args:
         in_channels: C.
