@@ -1,0 +1,276 @@
+"""Derivatives of any order, backwards and forwards, for ops that are derivatives of one form.
+
+A *form* is a number that depends linearly on each of several tensors, its slots:
+
+    F(input, weight, mask, grad_output; offset) = <grad_output, W . (mask * gather(input; offset))>
+
+The raw ops are its partial derivatives: `deform_conv2d` is dF/dgrad_output, its backward pass is
+dF/dinput, dF/dweight, ... What is left to write is the derivative of a gradient, the Hessian of F,
+and since that is symmetric,
+
+    backward   cotangents c_w of results w:   grad_s     = d/ds sum_w <c_w, dF/dw>
+    forward    tangents t_s of arguments s:   tangent_w  = d/dw sum_s <t_s, dF/ds>
+
+are the same Hessian-vector product, `hessian_product`. Because F is linear in a slot, <d, dF/ds> is
+F itself with d in the place of s: the product asks for partial derivatives of F again, that is, it
+calls the same raw ops with other arguments. They are differentiable in turn, so that derivatives of
+every order, in any mix of the two modes, need no other kernel and no other formula.
+
+Not every argument is linear. How F changes with a place (the offset) is for its class to say, in
+`Form.along`: mostly it is a form of the same kind, one order of its sampling function higher.
+
+The derivatives belong to the raw ops, at the dispatch key where torch keeps those of its own
+operators, rather than to a Python function in front of them. So they are there in eager mode, under
+`torch.func`, `torch.compile` and `torch.export`, in a reloaded program and for callers in C++.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+Values = Mapping[str, Any]
+"""The tensor in each slot; None where there is none."""
+Partials = dict[str, Tensor]
+"""A partial derivative for each slot; one that is missing is zero."""
+Unfold = Callable[[str, Tensor], Tensor]
+
+
+class Form(ABC):
+    """A number that is linear in its slots; instances hold what is not a tensor.
+
+    A form with a differentiable argument in which it is not linear overrides `along` as well.
+    """
+
+    slots: ClassVar[tuple[str, ...]]
+    """The differentiable arguments, by their names in the schemas of the raw ops."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, ops: Any, arguments: Mapping[str, Any]) -> Form:
+        """The form that a raw op with these arguments differentiates.
+
+        Args:
+            ops: the namespace of the raw ops, `torch.ops.<library>`.
+            arguments: the arguments of the raw op by name. Under vmap, tensors have one leading
+                dimension more.
+        """
+
+    @abstractmethod
+    def partials(self, values: Values, wanted: Sequence[str]) -> Partials:
+        """The derivatives with respect to the wanted slots, by calling differentiable ops."""
+
+    def along(
+        self, slot: str, direction: Tensor, values: Values, wanted: Sequence[str]
+    ) -> Iterator[Partials]:
+        """The derivatives of <direction, dF/dslot>, as terms of a sum.
+
+        By linearity <direction, dF/dslot> is F with the direction in the slot, and does not depend
+        on what was there.
+        """
+        others = [name for name in wanted if name != slot]
+        yield self.partials({**values, slot: direction}, others)
+
+    @abstractmethod
+    def fold(
+        self, size: int, values: Values, batched: Sequence[str], wanted: Sequence[str]
+    ) -> tuple[Form, Values, Unfold]:
+        """Turns a batch of forms, as vmap has it, into one form.
+
+        Args:
+            size: the number of forms.
+            values: the tensors of all forms; those in `batched` have a first dimension of `size`,
+                the others are the same for all.
+            batched: slots with a value for each form.
+            wanted: the slots with respect to which derivatives will be asked.
+
+        Returns:
+            The one form, its values, and a function that turns its derivative with respect to a
+            slot into the derivatives of all forms, stacked.
+        """
+
+
+def fold(size: int, values: Values, batched: Sequence[str], dims: Mapping[str, int]) -> Values:
+    """Makes the dimension of the batch of forms a part of another: [B, N, ...] -> [B * N, ...].
+
+    Args:
+        size: B, the number of forms.
+        values: the tensors of all forms.
+        batched: those with a first dimension of B; the others are repeated.
+        dims: for each slot to fold, the dimension of a form's own tensor that becomes B times as
+            long. Values of other slots stay as they are.
+    """
+    folded = dict(values)
+    for slot, dim in dims.items():
+        value = values[slot]
+        if value is not None:
+            stacked = value if slot in batched else value.expand(size, *value.shape)
+            folded[slot] = stacked.movedim(0, dim).flatten(dim, dim + 1)
+    return folded
+
+
+def unfold(size: int, tensor: Tensor, dim: int) -> Tensor:
+    """Undoes `fold` for one tensor: the batch of forms is its first dimension again."""
+    return tensor.unflatten(dim, (size, tensor.shape[dim] // size)).movedim(dim, 0)
+
+
+def hessian_product(
+    form: Form, values: Values, directions: Mapping[str, Tensor | None], wanted: Sequence[str]
+) -> Partials:
+    """The derivatives of sum_s <direction_s, dF/ds> with respect to the wanted slots."""
+    total: Partials = {}
+    for slot, direction in directions.items():
+        if direction is None:
+            continue
+        for term in form.along(slot, direction, values, wanted):
+            for name, partial in term.items():
+                total[name] = total[name] + partial if name in total else partial
+    return total
+
+
+def register_derivatives(
+    library: torch.library.Library, name: str, form: type[Form], results: Sequence[str]
+) -> None:
+    """Gives a raw op its derivatives of every order and its vmap rule.
+
+    Args:
+        library: where the op is registered.
+        name: the op's name.
+        form: the class of the form that the op differentiates.
+        results: the slots with respect to which it does, one for each tensor it returns. If the
+            schema has an argument `wanted`, it holds a flag for each of them.
+    """
+    op = RawOp(getattr(getattr(torch.ops, library.ns), name).default, form, results)
+    library.impl(name, op.autograd, "Autograd", with_keyset=True)
+    torch.library.register_vmap(f"{library.ns}::{name}", op.vmap, lib=library)
+
+
+class RawOp:
+    """A raw op seen as derivatives of a form with respect to the slots in `results`."""
+
+    def __init__(self, overload: Any, form: type[Form], results: Sequence[str]) -> None:
+        self.overload = overload
+        self.form = form
+        self.results = tuple(results)
+        schema = overload._schema.arguments
+        self.arguments = tuple(argument.name for argument in schema if not argument.kwarg_only)
+        self.namespace = getattr(torch.ops, overload.namespace)
+
+    def read(self, args: Sequence[Any]) -> tuple[Form, Values, list[str]]:
+        """The form, its values and the results that are wanted, from the op's arguments."""
+        arguments = dict(zip(self.arguments, args, strict=True))
+        form = self.form.read(self.namespace, arguments)
+        values = {slot: arguments.get(slot) for slot in form.slots}
+        flags = arguments.get("wanted", [True] * len(self.results))
+        return form, values, [slot for slot, flag in zip(self.results, flags, strict=True) if flag]
+
+    def autograd(self, keyset: Any, *args: Any, **options: Any) -> Any:
+        """The kernel at the Autograd key."""
+        if not torch._C._are_functorch_transforms_active():
+            return _Derivatives.apply(self, keyset, options, *args)
+        with enable_single_level_autograd_function():
+            return _Derivatives.apply(self, keyset, options, *args)
+
+    def below_autograd(self, keyset: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """The op without derivatives."""
+        with torch._C._AutoDispatchBelowAutograd():
+            keyset &= torch._C._after_autograd_keyset
+            return self.overload.redispatch(keyset, *args, **options)
+
+    def vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any, **_: Any) -> Any:
+        """The rule at the FuncTorchBatched key."""
+        arguments = dict(zip(self.arguments, args, strict=True))
+        dims = dict(zip(self.arguments, in_dims, strict=True))
+        batched = [slot for slot in self.form.slots if dims.get(slot) is not None]
+        for slot in batched:
+            arguments[slot] = arguments[slot].movedim(dims[slot], 0)
+        form, values, wanted = self.read(tuple(arguments.values()))
+        form, values, unfold = form.fold(info.batch_size, values, batched, wanted)
+        partials = form.partials(values, wanted)
+        if len(self.results) == 1:
+            (slot,) = self.results
+            return unfold(slot, partials[slot]), 0
+        like = next(tensor for tensor in values.values() if tensor is not None)
+        results = tuple(
+            unfold(slot, partials[slot]) if slot in wanted else like.new_empty(0)
+            for slot in self.results
+        )
+        return results, tuple(0 if slot in wanted else None for slot in self.results)
+
+
+class _Derivatives(_SingleLevelFunction):
+    """One call of a raw op, and the Hessian-vector products that are its derivatives.
+
+    An autograd function for one level of torch.func, since the dispatcher comes here once for each.
+    """
+
+    apply: ClassVar[Callable[..., Any]]
+
+    @staticmethod
+    def forward(ctx: Any, op: RawOp, keyset: Any, options: dict[str, Any], *args: Any) -> Any:
+        tensors = [arg if isinstance(arg, Tensor) else None for arg in args]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.op = op
+        ctx.constants = [None if isinstance(arg, Tensor) else arg for arg in args]
+        ctx.set_materialize_grads(False)
+        if torch._C._are_functorch_transforms_active():
+            # Derivatives are off in here, but only for this level: those below take theirs.
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                result = op.below_autograd(keyset, args, options)
+        else:
+            result = op.below_autograd(keyset, args, options)
+        results = (result,) if isinstance(result, Tensor) else result
+        ctx.shapes = [tensor.shape for tensor in results]
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        op: RawOp = ctx.op
+        form, values, results = op.read(_saved(ctx))
+        directions = {
+            slot: cotangent
+            for slot, cotangent in zip(op.results, cotangents, strict=True)
+            if slot in results
+        }
+        needed = ctx.needs_input_grad[-len(op.arguments) :]
+        wanted = [name for name, is_needed in zip(op.arguments, needed, strict=True) if is_needed]
+        gradients = hessian_product(form, values, directions, wanted)
+        return (None, None, None, *(gradients.get(name) for name in op.arguments))
+
+    @staticmethod
+    def jvp(ctx: Any, *given: Any) -> Any:
+        op: RawOp = ctx.op
+        # Level 0 is the only one torch has within a level of torch.func. The saved tensors carry
+        # their tangents of this level, which the ops called here must not see again; those of the
+        # levels below they must.
+        primals = (
+            forward_ad.unpack_dual(arg, level=0).primal if isinstance(arg, Tensor) else arg
+            for arg in _saved(ctx)
+        )
+        with forward_ad._set_fwd_grad_enabled(True):
+            form, values, results = op.read(tuple(primals))
+            tangents = dict(zip(op.arguments, given[-len(op.arguments) :], strict=True))
+            directions = {slot: tangents.get(slot) for slot in form.slots}
+            changes = hessian_product(form, values, directions, results)
+        like = next(tangent for tangent in directions.values() if tangent is not None)
+        result = tuple(
+            changes[slot] if slot in changes else like.new_zeros(shape)
+            for slot, shape in zip(op.results, ctx.shapes, strict=True)
+        )
+        return result if len(result) > 1 else result[0]
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    """The arguments of the call, tensors and constants."""
+    return tuple(
+        constant if tensor is None else tensor
+        for tensor, constant in zip(ctx.saved_tensors, ctx.constants, strict=True)
+    )

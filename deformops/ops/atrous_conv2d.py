@@ -1,0 +1,241 @@
+"""atrous_conv2d: convolution with holes, by any of three algorithms with equal results."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from deformops.ops._checks import Checks
+from deformops.ops._convolution import check_bias, check_kernel
+from deformops.ops._sampling import Sampling, pair
+from deformops.ops.insert_holes import insert_holes
+
+ALGORITHMS = ("auto", "direct", "holes", "subsample")
+
+
+def atrous_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    algorithm: Literal["auto", "direct", "holes", "subsample"] = "auto",
+) -> Tensor:
+    """Convolves with taps that are `dilation` pixels apart.
+
+        output[n, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j]
+            * input[n, c, y * stride - padding + i * dilation, x * stride - padding + j * dilation]
+
+    A window of k taps sees (k - 1) * dilation + 1 pixels at the cost of k. The algorithms give the
+    same result, up to rounding:
+
+    - "direct": torch's dilated convolution, in the memory layout that is fastest on a CPU;
+    - "holes": a dense convolution with the kernel of `insert_holes`, whose zeros it multiplies too;
+    - "subsample": the input is dealt into dilation_y * dilation_x interleaved maps, a dense
+      convolution with the small kernel runs on all of them, and their results are dealt back;
+    - "auto": the fastest, which is "direct" on every device measured.
+
+    Args:
+        input: [N, C, H, W].
+        weight: [O, C / groups, kH, kW].
+        bias: [O].
+        stride: pixels from one window to the next, one number or (y, x).
+        padding: zeros around the input.
+        dilation: the rate, pixels from one tap to the next.
+        groups: output channels in group g see the input channels in group g.
+        algorithm: see above.
+
+    Returns:
+        [N, O, oH, oW], channels_last if the input is.
+
+    Raises:
+        ValueError: a shape, size or option does not fit; the message names it.
+        TypeError: an argument has the wrong type, or the tensors have different types.
+
+    Example:
+        >>> image = torch.arange(25.0).reshape(1, 1, 5, 5)
+        >>> deformops.atrous_conv2d(image, torch.ones(1, 1, 2, 2), dilation=3)
+        tensor([[[[36., 40.],
+                  [56., 60.]]]])
+
+    Source: Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected
+    CRFs (2015).
+    """
+    sampling = Sampling(
+        pair("stride", stride), pair("padding", padding), pair("dilation", dilation)
+    )
+    checks = Checks("atrous_conv2d")
+    checks.choice("algorithm", algorithm, ALGORITHMS)
+    checks.tensor("input", input, "[N, C, H, W]")
+    try:
+        if algorithm == "holes":
+            dense = insert_holes(weight, sampling.dilation)
+            return F.conv2d(input, dense, bias, sampling.stride, sampling.padding, 1, groups)
+        if algorithm == "subsample":
+            return _subsample(input, weight, bias, sampling, groups)
+        return _direct(input, weight, bias, sampling, groups)
+    except (RuntimeError, TypeError):
+        check_kernel(checks, input, weight, groups)
+        check_bias(checks, bias, weight)
+        checks.window(input.shape[2:], weight.shape[2:], sampling)
+        raise
+
+
+def _direct(
+    input: Tensor, weight: Tensor, bias: Tensor | None, sampling: Sampling, groups: int
+) -> Tensor:
+    """The convolution of torch; in eager mode on a CPU, in the layout that suits each pass."""
+    if (
+        groups == 1
+        and input.dtype == torch.float32
+        and input.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    ):
+        return _InBestLayout.apply(input, weight, bias, sampling)
+    geometry = (sampling.stride, sampling.padding, sampling.dilation)
+    return F.conv2d(input, weight, bias, *geometry, groups)
+
+
+def _subsample(
+    input: Tensor, weight: Tensor, bias: Tensor | None, sampling: Sampling, groups: int
+) -> Tensor:
+    """Deals the input into interleaved maps, convolves them densely, deals the results back.
+
+    Output y reads the padded input at y * stride + tap * rate. Outputs that are `period` apart,
+    with period * stride a multiple of the rate, read the same of the interleaved maps.
+    """
+    output_size = sampling.output_size(input.shape[2:], weight.shape[2:])
+    top, left = sampling.padding
+    maps = F.pad(input, (left, left, top, top))
+    periods, steps, lengths = [], [], []
+    for axis in (0, 1):
+        stride, rate, taps = sampling.stride[axis], sampling.dilation[axis], weight.shape[2 + axis]
+        common = math.gcd(stride, rate)
+        period, step = rate // common, stride // common
+        count = -(-output_size[axis] // period)
+        length = (count - 1) * step + taps
+        first = torch.arange(period, device=input.device) * stride
+        places = first[:, None] + torch.arange(length, device=input.device) * rate
+        missing = (period - 1) * stride + (length - 1) * rate + 1 - maps.shape[2 + axis]
+        maps = F.pad(maps, (0, 0, 0, missing) if axis == 0 else (0, missing))
+        maps = maps.index_select(2 + axis, places.flatten())
+        periods.append(period)
+        steps.append(step)
+        lengths.append(length)
+
+    batch, channels = input.shape[:2]
+    # [N, C, pY, lY, pX, lX]: p counts the maps, l their pixels.
+    dealt = maps.reshape(batch, channels, periods[0], lengths[0], periods[1], lengths[1])
+    dealt = dealt.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    small = F.conv2d(dealt, weight, bias, steps, 0, 1, groups)
+    # [N, pY, pX, O, mY, mX] -> [N, O, mY, pY, mX, pX]
+    small = small.unflatten(0, (batch, *periods)).permute(0, 3, 4, 1, 5, 2)
+    output = small.flatten(4, 5).flatten(2, 3)[..., : output_size[0], : output_size[1]]
+    return _in_layout_of(input, output)
+
+
+class _InBestLayout(torch.autograd.Function):
+    """Each pass of a float32 convolution in the memory layout in which oneDNN is fastest.
+
+    As measured (see `python -m benchmarks atrous_conv`): output and grad_input are faster in
+    channels_last, most where taps fall into the padding, which only those kernels skip; grad_weight
+    is up to twice as fast in contiguous format. What comes out has the layout of the input.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sampling: Sampling
+    ) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.geometry = (sampling.stride, sampling.padding, sampling.dilation)
+        ctx.bias_size = None if bias is None else list(bias.shape)
+        ctx.converts = not _is_channels_last(input) and _pays_to_convert(input, weight, sampling)
+        if not ctx.converts:
+            return F.conv2d(input, weight, bias, *ctx.geometry)
+        channels_last = input.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(channels_last, weight, bias, *ctx.geometry).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+
+        def gradients(layout: torch.memory_format, input: Tensor, weight: Tensor, i: int) -> Any:
+            return torch.ops.aten.convolution_backward(
+                grad_output.contiguous(memory_format=layout),
+                input,
+                weight,
+                None,
+                *ctx.geometry,
+                False,
+                [0, 0],
+                1,
+                [index == i for index in range(3)],
+            )[i]
+
+        grad_input = grad_weight = grad_bias = None
+        if needs_input:
+            fast = ctx.converts or _is_channels_last(input)
+            layout = torch.channels_last if fast else torch.contiguous_format
+            kernel = weight.contiguous(memory_format=layout)
+            grad_input = gradients(layout, _only_layout(input, layout), kernel, 0)
+            grad_input = grad_input.contiguous() if ctx.converts else grad_input
+        if needs_weight:
+            layout = torch.contiguous_format
+            grad_weight = gradients(layout, input.contiguous(), _only_layout(weight, layout), 1)
+        if needs_bias:
+            grad_bias = grad_output.sum((0, 2, 3))
+        return grad_input, grad_weight, grad_bias, None
+
+
+def _only_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """A tensor in the given layout whose numbers nobody reads but a graph of derivatives."""
+    if torch.is_grad_enabled() or tensor.is_contiguous(memory_format=layout):
+        return tensor.contiguous(memory_format=layout)
+    return torch.empty_like(tensor, memory_format=layout)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Where both formats fit (one channel, one pixel) a tensor counts as contiguous."""
+    channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
+    return channels_last and not tensor.is_contiguous()
+
+
+def _in_layout_of(input: Tensor, output: Tensor) -> Tensor:
+    if _is_channels_last(input):
+        return output.contiguous(memory_format=torch.channels_last)
+    return output.contiguous()
+
+
+def _pays_to_convert(input: Tensor, weight: Tensor, sampling: Sampling) -> bool:
+    """Whether taps in the padding, which need no work, outweigh two conversions of layout."""
+    many_channels = min(weight.shape[:2]) >= 128
+    return many_channels and _inside(input, weight, sampling) < 0.7
+
+
+def _inside(input: Tensor, weight: Tensor, sampling: Sampling) -> float:
+    """The part of all taps that reads a pixel and not the padding."""
+    part = 1.0
+    sizes = sampling.output_size(input.shape[2:], weight.shape[2:])
+    for axis, outputs in enumerate(sizes):
+        stride, padding, rate = (numbers[axis] for numbers in sampling[:3])
+        size, taps = input.shape[2 + axis], weight.shape[2 + axis]
+        inside = 0
+        for tap in range(taps):
+            first = padding - tap * rate
+            low, high = max(0, -(-first // stride)), min(outputs, (size - 1 + first) // stride + 1)
+            inside += max(0, high - low)
+        part *= inside / (outputs * taps)
+    return part
