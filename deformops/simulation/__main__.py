@@ -14,6 +14,7 @@ from deformops import simulation
 ASAN_OPTIONS = {
     "detect_leaks": "0",  # Python's own
     "halt_on_error": "0",  # reports become exceptions
+    "suppress_equal_pcs": "0",  # every time
     "verify_asan_link_order": "0",
     "detect_stack_use_after_return": "0",
     # The simulated device turns faults of kernels into exceptions itself.
@@ -39,7 +40,9 @@ def environment(build: str) -> dict[str, str]:
     """
     variables = {"DEFORMOPS_SIMULATED": build}
     if build == "asan":
-        variables["LD_PRELOAD"] = f"{_sanitizer()} {os.environ.get('LD_PRELOAD', '')}".strip()
+        # The sanitizer looks for __cxa_throw when it starts, which Python alone does not have.
+        preload = [_sanitizer(), "libstdc++.so.6", os.environ.get("LD_PRELOAD", "")]
+        variables["LD_PRELOAD"] = " ".join(preload).strip()
         options = ":".join(f"{name}={value}" for name, value in ASAN_OPTIONS.items())
         variables["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', '')}:{options}".lstrip(":")
     return variables

@@ -127,9 +127,9 @@ enum class Access : uint8_t { kRead, kWrite, kVolatileRead, kVolatileWrite };
 DEFORMOPS_SIMULATION_API void check_access(Access access, const void* address, size_t bytes,
                                            bool aligned, const void* program_counter);
 DEFORMOPS_SIMULATION_API void preempt();
-// From UndefinedBehaviorSanitizer: the running thread is stopped at its next call into the engine.
-DEFORMOPS_SIMULATION_API void report_undefined_behaviour(const char* message, const char* file,
-                                                         int line);
+// Does not return: ends the launch, or throws where there is none.
+[[noreturn]] DEFORMOPS_SIMULATION_API void refuse_undefined_behaviour(const char* message,
+                                                                      Site site);
 // By the library that holds the kernels: where its code and data lie, and whether it was compiled so
 // that check_access is called for every access.
 DEFORMOPS_SIMULATION_API void register_instrumented_module(const void* begin, const void* end,

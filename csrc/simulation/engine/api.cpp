@@ -88,9 +88,8 @@ void register_instrumented_module(const void* begin, const void* end, bool sees_
   if (sees_every_access) device.race.enable();
 }
 
-void report_undefined_behaviour(const char* message, const char* file, int line) {
-  if (running.thread == nullptr) return;
-  Device::get().note_failure("undefined behaviour", message, {file, line});
+void refuse_undefined_behaviour(const char* message, Site site) {
+  Device::get().fail("undefined behaviour", message, site);
 }
 
 void launch(const Launch& launch) { Device::get().launch(launch); }

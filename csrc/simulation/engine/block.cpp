@@ -83,7 +83,7 @@ void Block::run(dim3 extent, Random& random, bool fixed_order) {
     make_ready(thread);
   }
 
-  if (sanitizer::active()) find_host_stack();
+  if (sanitizer::active() && pthread_self() != host_) find_host_stack();
   Device& device = Device::get();
   while (exited_ < size_ && !device.failed()) {
     Thread* next = pick();
@@ -93,7 +93,7 @@ void Block::run(dim3 extent, Random& random, bool fixed_order) {
     }
     enter(*next);
     sanitizer::start_switch(&host_fake_stack_, next->stack->low(), Stack::kBytes);
-    host_.switch_to(next->context);
+    host_context_.switch_to(next->context);
     sanitizer::finish_switch(host_fake_stack_);
     running.thread = nullptr;
   }
@@ -109,6 +109,7 @@ void Block::run(dim3 extent, Random& random, bool fixed_order) {
 }
 
 void Block::find_host_stack() {
+  host_ = pthread_self();
   pthread_attr_t attributes;
   if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
   void* low = nullptr;
@@ -141,14 +142,14 @@ void Block::switch_from(Thread& thread, Thread* next) {
     thread.context.switch_to(next->context);
   } else {
     sanitizer::start_switch(&thread.fake_stack, host_stack_low_, host_stack_bytes_);
-    thread.context.switch_to(host_);
+    thread.context.switch_to(host_context_);
   }
   sanitizer::finish_switch(thread.fake_stack);
   Device::get().stop_if_failed();
 }
 
 void Block::leave_for_good(Thread& thread, Thread* next) {
-  Context* target = &host_;
+  Context* target = &host_context_;
   const void* stack_low = host_stack_low_;
   size_t stack_bytes = host_stack_bytes_;
   if (next != nullptr) {

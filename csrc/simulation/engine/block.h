@@ -1,6 +1,8 @@
 // The block that is being executed: its threads, who runs next, and where they meet.
 #pragma once
 
+#include <pthread.h>
+
 #include <array>
 #include <memory>
 
@@ -61,7 +63,8 @@ class Block {
   bool fixed_order_ = true;
 
   StackPool stacks_;
-  Context host_;
+  Context host_context_;
+  pthread_t host_ = 0;  // whose stack is known
   void* host_fake_stack_ = nullptr;
   const void* host_stack_low_ = nullptr;
   size_t host_stack_bytes_ = 0;
