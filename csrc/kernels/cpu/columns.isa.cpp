@@ -171,9 +171,9 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
         }
       }
       for_each_pixel(window, tiles, tile, [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
-        const C sums[4] = {dots[row * 4], dots[row * 4 + 1], dots[row * 4 + 2], dots[row * 4 + 3]};
+        const TapStencil<C> stencil = window.stencil(n, group, tap, oy, ox);
         grad_mask(n, group * taps + tap, oy, ox) =
-            convert<T>(weigh_dots(window.stencil(n, group, tap, oy, ox), sums));
+            convert<T>(weigh_dots(stencil.y, stencil.x, dots + row * 4));
       });
     });
   }

@@ -73,10 +73,12 @@ DEFORMOPS_INLINE void scatter_row(C* map, const Sample<C>& sample, const C* grad
 template <class C>
 DEFORMOPS_INLINE void dot_rows(const C* map, const int64_t (&row)[4], const C* grad, C* dots) {
   const Vector<C> low = load(grad), high = load(grad + kLanes<C>);
+  Vector<C> products[4];
   for (int i = 0; i < 4; ++i) {
     const C* corner = row_at(map, row[i]);
-    dots[i] = sum<C>(low * load(corner) + high * load(corner + kLanes<C>));
+    products[i] = low * load(corner) + high * load(corner + kLanes<C>);
   }
+  sum_each<C>(products[0], products[1], products[2], products[3], dots);
 }
 
 }  // namespace deformops::cpu::DEFORMOPS_ISA

@@ -8,58 +8,36 @@
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 
-// kLanes numbers of storage type From in type To; the first `count` of them, the rest are 0.
-template <class To, class From>
-DEFORMOPS_INLINE void convert_lanes(const From* from, To* to, int64_t count) {
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = convert<To>(from[lane]);
+// kLanes numbers of a storage type, converted.
+template <class C, class T>
+DEFORMOPS_INLINE Vector<C> load_as(const T* address) {
+  if constexpr (sizeof(T) == sizeof(C)) {
+    return load(address);
+  } else {
+    C lanes[kLanes<C>];
+    for (int lane = 0; lane < kLanes<C>; ++lane) lanes[lane] = convert<C>(address[lane]);
+    return load(lanes);
+  }
 }
 
 template <class C, class T>
-DEFORMOPS_INLINE Vector<C> load_as(const T* address, int64_t count) {
+DEFORMOPS_INLINE void store_as(T* address, Vector<C> vector) {
   if constexpr (sizeof(T) == sizeof(C)) {
-    if (count == kLanes<C>) return load(address);
-  }
-  C lanes[kLanes<C>] = {};
-  if (count == kLanes<C>) {
-    convert_lanes(address, lanes, kLanes<C>);
+    store(address, vector);
   } else {
-    convert_lanes(address, lanes, count);
-  }
-  return load(lanes);
-}
-
-template <class T, class C>
-DEFORMOPS_INLINE void store_as(T* address, Vector<C> vector, int64_t count) {
-  if constexpr (sizeof(T) == sizeof(C)) {
-    if (count == kLanes<C>) return store(address, vector);
-  }
-  C lanes[kLanes<C>];
-  store(lanes, vector);
-  if (count == kLanes<C>) {
-    convert_lanes(lanes, address, kLanes<C>);
-  } else {
-    convert_lanes(lanes, address, count);
+    C lanes[kLanes<C>];
+    store(lanes, vector);
+    for (int lane = 0; lane < kLanes<C>; ++lane) address[lane] = convert<T>(lanes[lane]);
   }
 }
 
-// A square of kLanes vectors is transposed in steps: each exchanges, between vectors that are
-// kWidth apart, the lanes that are kWidth apart.
+// Transposes kLanes vectors: exchanging halves, then quarters of them, and so on.
 template <class C, int kWidth>
 DEFORMOPS_INLINE void transpose_square(Vector<C>* square) {
   if constexpr (kWidth > 0) {
-    typename VectorOf<C>::integers first, second;
-    for (int lane = 0; lane < kLanes<C>; ++lane) {
-      const bool moves = (lane & kWidth) != 0;
-      first[lane] = moves ? kLanes<C> + lane - kWidth : lane;
-      second[lane] = moves ? kLanes<C> + lane : lane + kWidth;
-    }
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<C>; ++i) {
-      if ((i & kWidth) == 0) {
-        const Vector<C> a = square[i], b = square[i + kWidth];
-        square[i] = __builtin_shuffle(a, b, first);
-        square[i + kWidth] = __builtin_shuffle(a, b, second);
-      }
+      if ((i & kWidth) == 0) exchange<C, kWidth>(square[i], square[i + kWidth]);
     }
     transpose_square<C, kWidth / 2>(square);
   }
@@ -76,22 +54,18 @@ DEFORMOPS_INLINE void transpose(const From* source, int64_t source_stride, int64
       const int64_t columns = smaller(kSide, width - j0);
       const From* const from = source + i0 * source_stride + j0;
       To* const to = target + j0 * target_stride + i0;
-      Vector<C> square[kSide];
       if (rows == kSide && columns == kSide) {
+        Vector<C> square[kSide];
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < kSide; ++i) square[i] = load_as<C>(from + i * source_stride, kSide);
+        for (int64_t i = 0; i < kSide; ++i) square[i] = load_as<C>(from + i * source_stride);
         transpose_square<C, kSide / 2>(square);
 #pragma GCC unroll 16
-        for (int64_t j = 0; j < kSide; ++j)
-          store_as<To, C>(to + j * target_stride, square[j], kSide);
+        for (int64_t j = 0; j < kSide; ++j) store_as<C>(to + j * target_stride, square[j]);
       } else {
-        for (int64_t i = 0; i < rows; ++i) {
-          square[i] = load_as<C>(from + i * source_stride, columns);
-        }
-        for (int64_t i = rows; i < kSide; ++i) square[i] = Vector<C>{};
-        transpose_square<C, kSide / 2>(square);
         for (int64_t j = 0; j < columns; ++j) {
-          store_as<To, C>(to + j * target_stride, square[j], rows);
+          for (int64_t i = 0; i < rows; ++i) {
+            to[j * target_stride + i] = convert<To>(convert<C>(from[i * source_stride + j]));
+          }
         }
       }
     }

@@ -60,14 +60,53 @@ DEFORMOPS_INLINE void store(C* address, Vector<C> vector) {
   *reinterpret_cast<typename VectorOf<C>::unaligned*>(address) = vector;
 }
 
+// The lanes of (a, b) that `lanes` names, which are constants.
 template <class C>
-DEFORMOPS_INLINE C sum(Vector<C> vector) {
-  C lanes[kLanes<C>];
-  memcpy(lanes, &vector, sizeof(vector));
-  for (int width = kLanes<C> / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+DEFORMOPS_INLINE Vector<C> shuffle(Vector<C> a, Vector<C> b, typename VectorOf<C>::integers lanes) {
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// Exchanges the lanes of a and b that are kWidth apart: afterwards a has, in every group of 2 *
+// kWidth lanes, the first halves of both, and b the second halves.
+template <class C, int kWidth>
+DEFORMOPS_INLINE void exchange(Vector<C>& a, Vector<C>& b) {
+  typename VectorOf<C>::integers first, second;
+  for (int lane = 0; lane < kLanes<C>; ++lane) {
+    const bool of_b = (lane & kWidth) != 0;
+    first[lane] = of_b ? kLanes<C> + lane - kWidth : lane;
+    second[lane] = of_b ? kLanes<C> + lane : lane + kWidth;
   }
-  return lanes[0];
+  const Vector<C> halves = shuffle<C>(a, b, first);
+  b = shuffle<C>(a, b, second);
+  a = halves;
+}
+
+// Adds up the lanes that are kWidth, 2 * kWidth, 4 * kWidth ... apart.
+template <class C, int kWidth>
+DEFORMOPS_INLINE void fold(Vector<C>& vector) {
+  if constexpr (kWidth < kLanes<C>) {
+    Vector<C> other = vector;
+    exchange<C, kWidth>(vector, other);
+    vector += other;
+    fold<C, 2 * kWidth>(vector);
+  }
+}
+
+// The sum of the lanes of each of four vectors.
+template <class C>
+DEFORMOPS_INLINE void sum_each(Vector<C> a, Vector<C> b, Vector<C> c, Vector<C> d, C* sums) {
+  exchange<C, 1>(a, b);
+  exchange<C, 1>(c, d);
+  Vector<C> ab = a + b, cd = c + d;  // lanes a b a b ...
+  if constexpr (kLanes<C> == 2) {
+    store(sums, ab);
+    store(sums + 2, cd);
+  } else {
+    exchange<C, 2>(ab, cd);
+    Vector<C> all = ab + cd;  // lanes a b c d a b c d ...
+    fold<C, 4>(all);
+    memcpy(sums, &all, 4 * sizeof(C));
+  }
 }
 
 // std::min and its like are templates that a compiler may leave behind as symbols; these are not.
