@@ -50,7 +50,7 @@ def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
     threads = sorted({line.threads for line in lines})
     groups = list(dict.fromkeys((line.case, line.part) for line in lines))
     colors = _colors(lines)
-    settings = {
+    settings: Any = {
         "font.family": "sans-serif",
         "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
         "font.size": 8,

@@ -23,6 +23,7 @@ from .case import OURS, Competitor
 PAUSE_SECONDS = 0.015
 # Below this a competitor gets one unmeasured call first in each turn, to wake its own workers.
 WAKE_BELOW_SECONDS = 0.05
+MOST_CALLS = 1000  # per turn
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,10 @@ def take_turn(competitor: Competitor, expected: float, turn_seconds: float) -> d
     time.sleep(PAUSE_SECONDS)
     if expected < WAKE_BELOW_SECONDS:
         run_once(competitor)
-    clean, disturbed = [], []
-    for _ in range(max(1, math.ceil(turn_seconds / expected))):
+    wanted = min(MOST_CALLS, max(1, math.ceil(turn_seconds / expected)))
+    clean: list[dict[str, float]] = []
+    disturbed: list[dict[str, float]] = []
+    for _ in range(wanted):
         before = preemptions()
         seconds = run_once(competitor)
         (clean if preemptions() == before else disturbed).append(seconds)
@@ -146,7 +149,6 @@ def rotate(
             round_ += 1
             enough = round_ >= effort.min_rounds
             waiting = {n for n in waiting if not (enough and spent[n] >= effort.min_seconds)}
-            gc.collect()
     finally:
         if collecting:
             gc.enable()

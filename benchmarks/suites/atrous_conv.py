@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class Problem:
             "weight": torch.randn(weight, generator=random) / scale,
         }
 
-    def ours(self, algorithm: str = "auto") -> Function:
+    def ours(self, algorithm: Literal["auto", "subsample"] = "auto") -> Function:
         """Our convolution."""
         from deformops.ops import atrous_conv2d
 

@@ -1,0 +1,546 @@
+"""The benchmark harness: who is timed, what is compared, what is printed. No time is asserted."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import memory, peak, plot, rotation, suites
+from benchmarks.case import (
+    FLOOR,
+    OURS,
+    Case,
+    Competitor,
+    Entry,
+    MissingPeerError,
+    Part,
+    Suite,
+    Target,
+)
+from benchmarks.result import CaseResult, Line, Measurement, judge
+from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
+from benchmarks.session import Session
+from benchmarks.suites import atrous_conv
+from benchmarks.table import Table, three_digits, times
+from benchmarks.torch_ops import training
+from benchmarks.verify import largest_difference
+
+BRIEF = Effort(min_rounds=2, min_seconds=0, turn_seconds=0)
+FORWARD = (Part("forward", ("forward",), 1e6),)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rotation, "PAUSE_SECONDS", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def constant(value: float = 1.0, calls: list[str] | None = None, name: str = "") -> Entry:
+    """An entry that computes three equal numbers."""
+    output = torch.full((3,), value)
+
+    def forward() -> torch.Tensor:
+        if calls is not None:
+            calls.append(name)
+        return output
+
+    competitor = Competitor({"forward": forward}, lambda: {"output": output})
+    return Entry(lambda threads: competitor)
+
+
+def failing(error: Exception) -> Callable[[int], Competitor]:
+    def factory(threads: int) -> Competitor:
+        raise error
+
+    return factory
+
+
+def suite_of(*cases: Case) -> Suite:
+    return Suite("made_up", "made up", cases, cases[0])
+
+
+# Timing by turns
+
+
+def test_everybody_has_enough_turns_and_ours_a_part_in_every_round() -> None:
+    entries = {name: constant() for name in (OURS, "a", "b")}
+    competitors = {name: entry.factory(1) for name, entry in entries.items()}
+    samples = rotate(competitors, Effort(min_rounds=4, min_seconds=0), peak=lambda: 1e9)
+    assert set(samples.peak) == {0, 1, 2, 3}
+    for name in entries:
+        assert set(samples.times[name]["forward"]) == {0, 1, 2, 3}
+
+
+def test_whoever_has_had_enough_drops_out_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+
+    def turn(competitor: Competitor, expected: float, seconds: float) -> dict[str, float]:
+        name = next(n for n, c in competitors.items() if c is competitor)
+        turns.append(name)
+        return {"forward": {"slow": 1.0}.get(name, 0.1)}
+
+    monkeypatch.setattr(rotation, "take_turn", turn)
+    competitors = {name: constant().factory(1) for name in (OURS, "slow", "fast")}
+    rotate(competitors, Effort(min_rounds=2, min_seconds=0.45, turn_seconds=0))
+    assert {name: turns.count(name) for name in competitors} == {OURS: 5, "slow": 2, "fast": 5}
+
+
+def test_the_order_of_turns_changes_and_is_the_same_in_every_run() -> None:
+    orders = []
+    for _ in range(2):
+        calls: list[str] = []
+        entries = {name: constant(1, calls, name) for name in (OURS, "a", "b", "c")}
+        competitors = {name: entry.factory(1) for name, entry in entries.items()}
+        rotate(competitors, Effort(min_rounds=6, min_seconds=0, turn_seconds=1e-9))
+        orders.append(calls)
+    assert orders[0] == orders[1]
+    last_rounds = orders[0][-16:]
+    assert last_rounds[:8] != last_rounds[8:]
+
+
+def test_calls_that_lost_their_core_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 9.0, 3.0, 9.0])
+    switches = iter([0, 0, 0, 1, 1, 1, 1, 2])
+    monkeypatch.setattr(rotation, "run_once", lambda competitor: {"forward": next(seconds)})
+    monkeypatch.setattr(rotation, "preemptions", lambda: next(switches))
+    monkeypatch.setattr(rotation, "WAKE_BELOW_SECONDS", 0)
+    assert rotation.take_turn(constant().factory(1), 1, 4) == {"forward": 2.0}
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    ours = {0: 1.0, 1: 10.0, 2: 1.0}
+    peer = {0: 2.0, 1: 20.0, 2: 3.0, 3: 1000.0}
+    assert paired_ratio(peer, ours) == 2
+    assert math.isnan(paired_ratio({5: 1.0}, ours))
+
+
+def test_the_time_of_a_part_is_the_sum_of_its_steps() -> None:
+    samples = Samples({"a": {"forward": {0: 1.0, 1: 2.0}, "backward": {0: 3.0, 1: 4.0}}})
+    assert samples.seconds("a", ("forward", "backward")) == {0: 4.0, 1: 6.0}
+
+
+def test_an_interrupt_gives_the_collector_back() -> None:
+    import gc
+
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rotate({OURS: constant().factory(1)}, BRIEF, peak=interrupted)
+    assert gc.isenabled()
+
+
+# Who may be timed
+
+
+def test_differences_are_relative_and_worst_first() -> None:
+    ours = {"output": torch.ones(4), "grad": torch.ones(4)}
+    theirs = {"output": torch.ones(4) * 1.5, "grad": torch.ones(4) * 1.25}
+    assert largest_difference(theirs, ours) == ("output", 0.5)
+    assert largest_difference({"grad": torch.ones(4)}, ours) == ("grad", 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(3), torch.full((4,), math.nan), torch.tensor([1.0, 1.0, 1.0, math.inf])]
+)
+def test_other_shapes_and_values_that_are_not_numbers_are_differences(wrong: torch.Tensor) -> None:
+    _, difference = largest_difference({"output": wrong}, {"output": torch.ones(4)})
+    assert not difference <= 1e-4
+
+
+def test_only_those_who_compute_the_same_are_timed() -> None:
+    entries = {
+        OURS: constant(),
+        "right": constant(1 + 1e-6),
+        "wrong": constant(1.01),
+        "close enough": Entry(constant(1.01).factory, tolerance=0.1),
+        "landmark": Entry(constant(7).factory, landmark=True),
+        "absent": Entry(failing(MissingPeerError("absent is not installed"))),
+        "broken": Entry(lambda threads: Competitor({"forward": int}, lambda: {"output": 1 // 0})),
+    }
+    session = Session(suite_of(Case("c", FORWARD, entries)), [1], BRIEF)
+    (result,) = session.run(session.suite.cases)
+    (line,) = result.lines
+    assert set(line.measurements) == {OURS, "right", "close enough", "landmark"}
+    assert line.measurements["landmark"].landmark
+    assert not line.measurements["right"].landmark
+    assert line.missing == {"absent": "absent is not installed"}
+    assert line.refused["wrong"] == "output differs from ours by 1.0e-02 (relative)"
+    assert "ZeroDivisionError" in line.refused["broken"]
+    assert "absent is not installed" in session.notes
+    assert any(note.startswith("wrong refused in c") for note in session.notes)
+
+
+def test_without_ours_there_is_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    case = Case("c", FORWARD, {OURS: Entry(failing(MissingPeerError("not built")))})
+    options = command.parser().parse_args([])
+    assert command.run(suite_of(case), [case], [1], options) == 1
+    assert "stopped: c: not built" in capsys.readouterr().out
+
+
+def test_training_gives_the_gradients_of_all_tensors() -> None:
+    x, w = torch.randn(2, 3, 4, 4), torch.randn(3)
+    competitor = training(lambda of: of["x"] * of["w"][:, None, None], {"x": x, "w": w})
+    results = competitor.results()
+    assert set(results) == {"output", "grad_x", "grad_w"}
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(results["grad_x"], grad * w[:, None, None])
+    torch.testing.assert_close(results["grad_w"], (grad * x).sum((0, 2, 3)))
+    for step in competitor.steps.values():
+        step()
+
+
+# Targets
+
+
+def measured(ratio: float) -> Measurement:
+    return Measurement((1.0,), ratio)
+
+
+@pytest.mark.parametrize(
+    ("target", "ratios", "value", "met"),
+    [
+        (Target("forward", (FLOOR,), 1.3), {OURS: 1.29}, 1.29, True),
+        (Target("forward", (FLOOR,), 1.3), {OURS: 1.31}, 1.31, False),
+        (Target("forward", (FLOOR,), 1.3), {OURS: math.nan}, None, None),
+        (Target("forward", ("a", "b"), 1.15), {OURS: 1, "a": 1.2, "b": 1.1}, 1.1, False),
+        (Target("forward", ("a", "b"), 1.15), {OURS: 1, "a": 1.2}, 1.2, True),
+        (Target("forward", ("a", "b"), 1.15), {OURS: 1}, None, None),
+        (Target("forward", ("a",), 1 / 1.5), {OURS: 1, "a": 0.8}, 1.25, True),
+        (Target("forward", ("a",), 1 / 1.5), {OURS: 1, "a": 0.5}, 2, False),
+    ],
+)
+def test_targets_are_judged_by_the_strongest_peer(
+    target: Target, ratios: dict[str, float], value: float | None, met: bool | None
+) -> None:
+    verdict = judge(target, {name: measured(ratio) for name, ratio in ratios.items()})
+    assert verdict.met is met
+    assert math.isnan(verdict.value) if value is None else verdict.value == pytest.approx(value)
+
+
+def test_targets_speak_of_their_part_and_threads() -> None:
+    targets = (
+        Target("forward", ("a",), 1),
+        Target("forward", ("a",), 2, threads="one"),
+        Target("forward", ("a",), 3, threads="all"),
+        Target("backward", ("a",), 4),
+    )
+    case = Case("c", FORWARD, {OURS: constant(), "a": constant()}, targets)
+    session = Session(suite_of(case), [1, 2], BRIEF)
+    (result,) = session.run([case])
+    bounds = [[verdict.target.split()[2] for verdict in line.verdicts] for line in result.lines]
+    assert bounds == [["1x", "2x"], ["1x", "3x"]]
+
+
+# The floor
+
+
+@pytest.fixture
+def meter() -> peak.FmaPeak:
+    try:
+        return peak.FmaPeak()
+    except peak.NoCompilerError as error:
+        pytest.skip(str(error))
+
+
+def test_the_peak_is_measured_on_one_and_two_threads(meter: peak.FmaPeak) -> None:
+    assert meter.instructions in {"AVX-512", "AVX2+FMA", "SSE2", "NEON", "portable"}
+    for threads in (1, 2):
+        assert 1e8 < meter.measure(threads) < 1e13
+
+
+def test_the_meter_is_compiled_once(meter: peak.FmaPeak, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_again(*arguments: Any, **options: Any) -> None:
+        pytest.fail("compiled again")
+
+    monkeypatch.setattr(subprocess, "run", compile_again)
+    peak.FmaPeak()
+
+
+def test_without_a_compiler_there_is_no_floor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    case = Case("c", FORWARD, {OURS: constant()}, (Target("forward", (FLOOR,), 1.3),))
+    options = command.parser().parse_args(["--quick", "--repeats", "1", "--min-time", "0"])
+    assert command.run(suite_of(case), [case], [1], options) == 0
+    text = capsys.readouterr().out
+    assert "no floor: no C compiler" in text
+    assert "not measured" in text
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "broken-cc"
+    compiler.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(peak.NoCompilerError, match="no such option"):
+        peak.build()
+
+
+@pytest.mark.parametrize("dilation", [1, 3, 12])
+def test_the_floor_of_atrous_convolution_counts_taps_on_the_map(dilation: int) -> None:
+    problem = atrous_conv.Problem(2, 5, 13, 7, dilation=dilation, batch=3)
+    taps = [(i * dilation, j * dilation) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    pixels = [(y, x) for y in range(13) for x in range(7)]
+    on_map = sum(0 <= y + i < 13 and 0 <= x + j < 7 for y, x in pixels for i, j in taps)
+    assert problem.flops == 2 * 3 * 2 * 5 * on_map
+
+
+# Memory
+
+
+needs_linux = pytest.mark.skipif(not memory.available(), reason="needs Linux's high-water mark")
+
+
+@needs_linux
+def test_the_high_water_mark_sees_what_was_there_for_a_moment() -> None:
+    mark = memory.HighWater()
+    block = torch.ones(16 << 20, dtype=torch.uint8)
+    del block
+    assert 15 << 20 < mark.growth() < 40 << 20
+
+
+@needs_linux
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    case = suites.load("atrous_conv").warm_up.name
+    grown = memory.growth("atrous_conv", case, OURS, 1)
+    assert grown is not None
+    assert 0 <= grown < 100 << 20
+    assert memory.growth("atrous_conv", case, "nobody", 1) is None
+
+
+# The suites
+
+
+@pytest.mark.parametrize("name", suites.names())
+def test_cases_have_distinct_names_and_consistent_parts(name: str) -> None:
+    suite = suites.load(name)
+    assert suite.name == name
+    names = [case.name for case in suite.cases]
+    assert len(set(names)) == len(names)
+    assert any(case.quick for case in suite.cases)
+    for case in suite.cases:
+        parts = {part.name for part in case.parts}
+        for target in case.targets:
+            assert target.part in parts
+            assert set(target.against) <= {FLOOR, *case.entries}
+        assert suite.case(case.name) is case
+
+
+@pytest.mark.parametrize("name", suites.names())
+def test_everybody_agrees_on_the_tiny_case(name: str) -> None:
+    suite = suites.load(name)
+    session = Session(suite, [1, 2], BRIEF)
+    (result,) = session.run([suite.warm_up])
+    for line in result.lines:
+        assert line.refused == {}
+        for missing in line.missing.values():
+            assert "extra [bench]" in missing
+        assert set(line.measurements) | set(line.missing) == set(suite.warm_up.entries)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_everybody_agrees_on_gradients_groups_and_dilation(mask: bool) -> None:
+    from benchmarks.suites.deform_conv import Problem, forward_case, training_case
+
+    problem = Problem(8, 16, 7, 9, batch=2, offset_groups=2, dilation=2, mask=mask)
+    cases = [forward_case(problem), training_case(problem)]
+    session = Session(suite_of(*cases), [1], BRIEF)
+    for result in session.run(cases):
+        for line in result.lines:
+            assert line.refused == {}
+            assert OURS in line.measurements
+
+
+# The command
+
+
+def made_up_suite(monkeypatch: pytest.MonkeyPatch, **entries: Entry) -> Suite:
+    case = Case("first case", FORWARD, {OURS: constant(), **entries}, (), quick=True)
+    parts = (
+        Part("backward", ("backward",), 2e6),
+        Part("forward+backward", ("forward", "backward"), 3e6),
+    )
+    both = Competitor({"forward": int, "backward": int}, lambda: {"output": 1})
+    other = Case("second case", parts, {OURS: Entry(lambda threads: both)})
+    suite = suite_of(case, other)
+    monkeypatch.setattr(suites, "load", lambda name: suite)
+    return suite
+
+
+BRIEFLY = ["--repeats", "2", "--min-time", "0", "--no-memory", "--threads", "1,2"]
+
+
+def test_a_run_prints_blocks_summary_and_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    peer = Entry(failing(MissingPeerError("peer is not installed (extra [bench])")))
+    made_up_suite(monkeypatch, peer=peer, other=constant())
+    file = tmp_path / "out.json"
+    assert command.main(["deform_conv", *BRIEFLY, "--json", str(file)]) == 0
+    text = capsys.readouterr().out
+    for words in ("first case  (0.00100 GFLOP)", "second case: forward+backward", "summary"):
+        assert words in text
+    assert text.count("peer is not installed (extra [bench])") == 1
+    document = json.loads(file.read_text())
+    assert [result["case"] for result in document["results"]] == ["first case", "second case"]
+    first = document["results"][0]["lines"]
+    assert [line["threads"] for line in first] == [1, 2]
+    assert len(first[0]["competitors"]["other"]["rounds_seconds"]) >= 2
+    assert first[0]["missing"] == {"peer": "peer is not installed (extra [bench])"}
+    assert document["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_an_interrupt_prints_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made_up_suite(monkeypatch)
+    real = Session._time
+
+    def interrupted(session: Session, case: Case, threads: int, where: str) -> list[Line]:
+        if case.name == "second case" and threads == 2:
+            raise KeyboardInterrupt
+        return real(session, case, threads, where)
+
+    monkeypatch.setattr(Session, "_time", interrupted)
+    before = torch.get_num_threads()
+    file = tmp_path / "out.json"
+    assert command.main(["deform_conv", *BRIEFLY, "--json", str(file)]) == 130
+    text = capsys.readouterr().out
+    assert "second case: backward" in text
+    assert "interrupted" in text
+    assert len(json.loads(file.read_text())["results"][1]["lines"]) == 2
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_suite"], "invalid choice"),
+        (["deform_conv", "--threads", "none"], "--threads"),
+        (["deform_conv", "--threads", "0"], "positive"),
+        (["deform_conv", "--cases", "no such case"], "no case has 'no such case'"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as status:
+        command.main(arguments)
+    assert status.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_alone_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    text = capsys.readouterr().out
+    assert "deform_conv" in text
+    assert "atrous_conv" in text
+
+
+def test_cases_and_peers_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["deform_conv", "--list", "--cases", "mask forward"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert names
+    assert all("mask forward" in name for name in names)
+    suite = suites.load("deform_conv")
+    (case,) = command.select(suite, "64->64", "openvino", quick=True)
+    assert list(case.entries) == [OURS, "openvino"]
+    assert len(command.select(suite, "", None, quick=True)) < len(suite.cases)
+
+
+def test_threads_are_distinct_and_rising() -> None:
+    assert command.parse_threads("2,1,2") == [1, 2]
+    assert command.parse_threads("all")[0] >= 1
+
+
+# What it looks like
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01234, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (1234, "1234"), (math.nan, "-")],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert three_digits(value) == text
+
+
+def test_ratios() -> None:
+    assert [times(value) for value in (0.956, 9.994, 12.34, math.nan)] == [
+        "0.96x",
+        "9.99x",
+        "12.3x",
+        "-",
+    ]
+
+
+def a_result() -> CaseResult:
+    lines = [
+        Line(
+            "a case",
+            "forward",
+            threads,
+            1e9,
+            0.004,
+            {
+                OURS: Measurement((0.005, 0.0051), 1.26),
+                "peer": Measurement((0.04, 0.05), 8.7),
+                "plain": Measurement((0.0045, 0.0046), 0.9, landmark=True),
+            },
+            refused={"liar": "differs"},
+            missing={"absent": "not installed"},
+            others_share=0.5 if threads == 2 else 0.0,
+        )
+        for threads in (1, 2)
+    ]
+    return CaseResult("a case", lines, {OURS: 8_100_000, "peer": None})
+
+
+def test_columns_are_aligned() -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    table.block(a_result())
+    table.summary([a_result()])
+    rows = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue()
+    ours = next(row for row in rows if row.startswith("  ours"))
+    peer = next(row for row in rows if row.startswith("  peer"))
+    titles = next(row for row in rows if "median" in row)
+    for title, cell in (("fastest", "5.00"), ("ratio", "1.26x"), ("adds MB", "8.1")):
+        assert titles.index(title) + len(title) == ours.index(cell) + len(cell)
+    assert ours.index("1.26x") == peer.index("8.70x")
+    assert any("liar" in row and row.count("refused") == 2 for row in rows)
+    assert any("disturbed: other processes used 50% of the machine (2 threads)" in r for r in rows)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_chart_is_drawn(ending: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    plot.draw("a title", [a_result()], tmp_path / f"chart.{ending}")
+    assert (tmp_path / f"chart.{ending}").stat().st_size > 5000
+
+
+def test_a_chart_without_a_floor_is_an_error(tmp_path: Path) -> None:
+    result = a_result()
+    for line in result.lines:
+        line.floor_seconds = math.nan
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot.draw("a title", [result], tmp_path / "chart.png")
+
+
+def test_json_has_no_numbers_that_are_not_numbers() -> None:
+    result = a_result()
+    result.lines[0].floor_seconds = math.nan
+    document = json.dumps(result.as_dict(), allow_nan=False)
+    assert json.loads(document)["lines"][0]["floor_seconds"] is None
