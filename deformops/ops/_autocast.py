@@ -1,9 +1,9 @@
 """What the raw ops do inside `torch.autocast`: the common type their tensors are brought to.
 
 The kernels want one type for all tensors, and half types hold coordinates badly: an offset between
-4 and 8 pixels has steps of 1/32 pixel in bfloat16. So autocast never rounds an offset. A convolution
-runs in autocast's type, as torch's do, where its offset has that type already: a layer that predicts
-offsets under autocast has made it so. It runs in float32 where the offset comes in float32.
+4 and 8 pixels has steps of 1/32 pixel in bfloat16. So autocast never rounds an offset. Where the
+offset has autocast's type already, since a layer under autocast predicted it, the convolution runs
+in that type, as torch's convolutions do; where it comes in float32, in float32.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def atrous_conv2d(
         tensor([[[[36., 40.],
                   [56., 60.]]]])
 
-    Source: Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected
-    CRFs (2015).
+    Source: Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully
+    Connected CRFs (2015).
     """
     sampling = Sampling(
         pair("stride", stride), pair("padding", padding), pair("dilation", dilation)
