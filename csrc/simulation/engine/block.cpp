@@ -23,7 +23,7 @@ namespace deformops::simulation {
 namespace {
 
 bool same_place(const Site& a, const Site& b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 std::string to_string(const Site& site) { return to_string(Place{"", site.file, site.line}); }
@@ -64,8 +64,10 @@ void Block::run(dim3 extent, Random& random, bool fixed_order) {
   size_ = extent.x * extent.y * extent.z;
   exited_ = 0;
   waiting_ = 0;
+  exited_lanes_ = {};
   ready_lanes_ = {};
   ready_warps_ = 0;
+  for (std::vector<Gathering>& gatherings : gatherings_) gatherings.clear();
   warp_ = 0;
   random_ = &random;
   fixed_order_ = fixed_order;
@@ -183,17 +185,15 @@ void Block::exit_thread() {
                                simulation::to_string(first_waiting_->index) +
                                " waits for it at " + to_string(first_waiting_->site));
   }
-  const unsigned first = thread.warp() * kWarpSize;
-  for (unsigned i = first; i < std::min(first + kWarpSize, size_); ++i) {
-    const Thread& other = threads_[i];
-    if (other.state == Thread::State::kAtMeeting && (other.mask >> thread.lane() & 1) != 0) {
-      device.fail("warp", "the thread exits, but " + std::string(other.meeting->name) + " of lane " +
-                              std::to_string(other.lane()) + " at " + to_string(other.site) +
-                              " has it in its mask");
-    }
+  for (const Gathering& gathering : gatherings_[thread.warp()]) {
+    if ((gathering.mask >> thread.lane() & 1) == 0) continue;
+    device.fail("warp", "the thread exits, but " + std::string(gathering.meeting->name) +
+                            " of lane " + std::to_string(__builtin_ctz(gathering.arrived)) +
+                            " at " + to_string(gathering.site) + " has it in its mask");
   }
 
   thread.state = Thread::State::kExited;
+  exited_lanes_[thread.warp()] |= 1u << thread.lane();
   ++exited_;
   ++device.record.threads;
   if (waiting_ > 0 && waiting_ == size_ - exited_) release_barrier();
@@ -287,59 +287,77 @@ void Block::wait_at_meeting(const Meeting& meeting, unsigned mask, void* argumen
   Device& device = Device::get();
   device.stop_if_failed();
   Thread& thread = running_thread();
-  const std::string name = meeting.name;
-  const unsigned first = thread.warp() * kWarpSize;
-  if ((mask >> thread.lane() & 1) == 0) {
-    device.fail("warp", name + ": the caller is not in its own mask", site);
-  }
   const unsigned present = lanes_of(thread.warp());
-  if (meeting.aligned && present != ~0u) {
-    device.fail("warp", name + " needs a warp of 32 threads, this one has fewer", site);
-  }
+  check_mask(meeting, mask, site);
   mask &= present;  // naming lanes that the block does not have is customary
+
+  std::vector<Gathering>& gatherings = gatherings_[thread.warp()];
+  auto gathering = std::find_if(gatherings.begin(), gatherings.end(), [&](const Gathering& other) {
+    return other.meeting == &meeting && other.mask == mask;
+  });
+  if (gathering == gatherings.end()) {
+    refuse_contradiction(meeting, mask, site);
+    gatherings.push_back({&meeting, mask, 0, site});
+    gathering = gatherings.end() - 1;
+  } else if (meeting.aligned && !same_place(gathering->site, site)) {
+    device.fail("warp",
+                std::string(meeting.name) + ": others of the warp are at " +
+                    to_string(gathering->site) + ", and all have to be at one place",
+                site);
+  }
 
   thread.site = site;
   thread.meeting = &meeting;
-  thread.mask = mask;
   thread.argument = argument;
   thread.state = Thread::State::kAtMeeting;
-
-  bool complete = true;
-  void* arguments[kWarpSize] = {};
-  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-    if ((mask >> lane & 1) == 0) continue;
-    const Thread& other = threads_[first + lane];
-    arguments[lane] = other.argument;
-    if (other.state == Thread::State::kExited) {
-      device.fail("warp", name + ": lane " + std::to_string(lane) + " of its mask has exited", site);
+  gathering->arrived |= 1u << thread.lane();
+  if (gathering->arrived == mask) {
+    gatherings.erase(gathering);
+    Thread* const lanes = &threads_[thread.warp() * kWarpSize];
+    void* arguments[kWarpSize] = {};
+    for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      arguments[lane] = lanes[lane].argument;
+      make_ready(lanes[lane]);
     }
-    if (other.state != Thread::State::kAtMeeting) {
-      complete = false;
-    } else if (other.meeting != &meeting || other.mask != mask ||
-               (meeting.aligned && !same_place(other.site, site))) {
-      // Lanes that wait for each other but do not agree what for will wait forever. A lane that waits
-      // for others only may still come.
-      if ((other.mask >> thread.lane() & 1) != 0) {
-        device.fail("warp",
-                    name + ": lane " + std::to_string(lane) + " of its mask is in " +
-                        other.meeting->name + " at " + to_string(other.site) +
-                        (other.mask != mask ? " with another mask" : ""),
-                    site);
-      }
-      complete = false;
-    }
-  }
-  if (complete) {
     meeting.complete(mask, arguments);
     ++device.record.warp_collectives;
     if (mask == present) device.profiler.warp_met(thread.warp());
-    for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-      if ((mask >> lane & 1) == 0) continue;
-      threads_[first + lane].state = Thread::State::kReady;
-      make_ready(threads_[first + lane]);
-    }
   }
   switch_from(thread, pick());
+}
+
+void Block::check_mask(const Meeting& meeting, unsigned mask, Site site) {
+  Device& device = Device::get();
+  const Thread& thread = running_thread();
+  if ((mask >> thread.lane() & 1) == 0) {
+    device.fail("warp", std::string(meeting.name) + ": the caller is not in its own mask", site);
+  }
+  if (meeting.aligned && lanes_of(thread.warp()) != ~0u) {
+    device.fail("warp", std::string(meeting.name) + " needs a warp of 32 threads, not fewer", site);
+  }
+  if (const unsigned exited = mask & exited_lanes_[thread.warp()]) {
+    device.fail("warp",
+                std::string(meeting.name) + ": lane " + std::to_string(__builtin_ctz(exited)) +
+                    " of its mask has exited",
+                site);
+  }
+}
+
+void Block::refuse_contradiction(const Meeting& meeting, unsigned mask, Site site) {
+  // Lanes that wait for each other but do not agree what for would wait forever. A lane that waits for
+  // others only may still come.
+  const Thread& thread = running_thread();
+  for (const Gathering& other : gatherings_[thread.warp()]) {
+    if ((other.arrived & mask) == 0 || (other.mask >> thread.lane() & 1) == 0) continue;
+    Device::get().fail(
+        "warp",
+        std::string(meeting.name) + ": lane " +
+            std::to_string(__builtin_ctz(other.arrived & mask)) + " of its mask is in " +
+            other.meeting->name + " at " + to_string(other.site) +
+            (other.mask != mask ? " with another mask" : ""),
+        site);
+  }
 }
 
 void Block::report_deadlock() {

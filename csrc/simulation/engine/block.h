@@ -5,6 +5,7 @@
 
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "simulation/engine/random.h"
 #include "simulation/engine/thread.h"
@@ -45,6 +46,8 @@ class Block {
   void switch_from(Thread& thread, Thread* next);
   void enter(Thread& thread);
   [[noreturn]] void leave_for_good(Thread& thread, Thread* next);
+  void check_mask(const Meeting& meeting, unsigned mask, Site site);
+  void refuse_contradiction(const Meeting& meeting, unsigned mask, Site site);
   void report_deadlock();
   void find_host_stack();
 
@@ -53,6 +56,16 @@ class Block {
   unsigned exited_ = 0;
   unsigned waiting_ = 0;      // at the block's barrier
   Thread* first_waiting_ = nullptr;
+
+  // Lanes of a warp that wait for one another.
+  struct Gathering {
+    const Meeting* meeting;
+    unsigned mask;
+    unsigned arrived;
+    Site site;  // of the first
+  };
+  std::array<std::vector<Gathering>, kMaxThreads / kWarpSize> gatherings_;
+  std::array<uint32_t, kMaxThreads / kWarpSize> exited_lanes_ = {};
 
   // Threads that can run: one bit each, and one bit for each warp that has any.
   std::array<uint32_t, kMaxThreads / kWarpSize> ready_lanes_ = {};

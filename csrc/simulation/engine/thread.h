@@ -45,7 +45,6 @@ struct Thread {
   BarrierResult barrier_result = BarrierResult::kNone;
   int value = 0;  // in: the predicate, out: the result
   const Meeting* meeting = nullptr;
-  unsigned mask = 0;
   void* argument = nullptr;
 
   std::vector<AsyncCopy> copies;  // issued, not complete
