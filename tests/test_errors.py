@@ -180,7 +180,7 @@ BAD: list[Bad] = [
     Bad("deform_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, (">= 1", "0, 2")),
     *type_errors("deform_conv2d", "weight", "input", False),
     *shapes("deform_conv2d", "bias", (7,), (1,), (8, 1), ()),
-    *type_errors("deform_conv2d", "bias", "input", True),
+    *type_errors("deform_conv2d", "bias", "", True),
     # window
     *window_errors("deform_conv2d", "stride", "padding", "dilation"),
     *window_errors("gather_columns", "stride", "padding", "dilation", "kernel_size"),
@@ -196,13 +196,13 @@ BAD: list[Bad] = [
         for value in ("v3", "")
     ),
     # atrous convolution
-    *shapes("atrous_conv2d", "input", (4, 5, 6), (1, 2, 4, 5, 6), (2, 5, 5, 6), (2, 3, 5, 6)),
+    *shapes("atrous_conv2d", "input", (4, 5, 6), (1, 2, 4, 5, 6)),
     *shapes("atrous_conv2d", "weight", (8, 2, 3), (7, 2, 3, 2), (8, 3, 3, 2), (8, 4, 3, 2)),
-    *shapes("atrous_conv2d", "weight", (8, 2, 0, 2)),
+    Bad("atrous_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, (">= 1", "0, 2")),
     *shapes("atrous_conv2d", "bias", (7,), (8, 1)),
     *type_errors("atrous_conv2d", "input", None, False),
     *type_errors("atrous_conv2d", "weight", "input", False),
-    *type_errors("atrous_conv2d", "bias", "input", True),
+    *type_errors("atrous_conv2d", "bias", "", True),
     *window_errors("atrous_conv2d", "stride", "padding", "dilation"),
     *(Bad("atrous_conv2d", "groups", value, ValueError, (str(value),)) for value in (0, -1, 3)),
     Bad("atrous_conv2d", "groups", 1.0, TypeError, ("1.0",)),
@@ -227,7 +227,7 @@ BAD: list[Bad] = [
 def arguments_of(bad: Bad) -> dict[str, Any]:
     """The valid call with the bad value in it."""
     name = bad.argument
-    if bad.op == "deform_conv2d" and name == "kernel_size":
+    if bad.op in ("deform_conv2d", "atrous_conv2d") and name == "kernel_size":
         name = "weight"  # whose shape it is
     value = bad.value.make() if isinstance(bad.value, Zeros) else bad.value
     arguments = {
