@@ -105,7 +105,7 @@ def test_photos_of_any_shape(
     for name in PICTURES:
         with Image.open(tmp_path / "a" / "b" / name) as picture:
             assert picture.size[0] >= sheet.NARROWEST * 20 - 1
-    off = re.search(r"at most (\S+) off in float32, (\S+) in float64", text)
+    off = re.search(r"error +(\S+) in float32, (\S+) in float64", text)
     assert off is not None
     assert float(off[1]) < 1e-4
     assert float(off[2]) < 1e-12

@@ -80,20 +80,20 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     unit = dilation_of(windows[0])
     side = SIDE * unit + 1
     off = float(np.linalg.norm(moved - warp(regular), axis=-1).max())
-    say(f"the {moved.shape[1]} sampling points of three 3x3 layers, at {len(units)} positions")
-    say(f"  regular layers: a square of {side} x {side} pixels, whatever the photo shows")
+    say(f"follow: {moved.shape[1]} sampling points of three 3x3 layers, at {len(units)} positions")
+    say(f"  regular   a square of {side} x {side} pixels, whatever the photo shows")
     say(
-        f"  deformable layers whose offsets follow the warp: at most {off:.1e} pixels from where "
-        "the warp takes the regular points"
+        f"  moved     by offsets that follow the warp: at most {off:.0e} pixels from where the "
+        "warp takes the regular points"
     )
     if inside(moved[-1], height, width).all():  # what lies outside has no gradient
         centre = _gradient_centre(windows, offsets, units[-1], (height, width))
         apart = float(np.linalg.norm(centre - moved[-1].mean(axis=0)))
         say(
-            f"  the gradient of one unit, taken through the layers: its centre of mass is "
-            f"{apart:.1e} pixels from that of the points"
+            f"  gradient  of one unit, through the layers: its centre of mass is {apart:.0e} "
+            "pixels from that of the points"
         )
-    say(f"  mean effective dilation: {_dilations(windows, offsets)} (scale {warp.scale:.2f})")
+    say(f"  dilation  effective, mean: {_dilations(windows, offsets)} (scale {warp.scale:.2f})")
 
     straight = as_backdrop(as_image(photo.numpy()))
     seen = inside(warp.inverse(grid), height, width)
@@ -135,7 +135,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         panels,
         output / FILE,
     )
-    say(f"  drew {output / FILE}")
+    say(f"  picture   {output / FILE}")
 
 
 def _points(

@@ -62,14 +62,14 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     valid = _comes_back(warp)
     ours, limit = (psnr(image[:, valid], original[:, valid]) for image in (straight, exact))
 
-    say(f"one deformable 3x3 layer straightens the warped photo ({width} x {height} pixels)")
+    say(f"straighten: one deformable 3x3 layer undoes a known warp ({width} x {height} pixels)")
     say(
-        f"  against exact bilinear sampling (numpy, float64), all pixels: at most {largest:.0e} "
-        f"off in float32, {largest64:.0e} in float64"
+        f"  error     {largest:.0e} in float32, {largest64:.0e} in float64: the largest, against "
+        "exact bilinear sampling in numpy"
     )
     say(
-        f"  against the photo, on the {valid.mean():.0%} of it that are in view: PSNR {ours:.2f} dB"
-        f"; exact bilinear sampling gives {limit:.2f} dB"
+        f"  PSNR      {ours:.2f} dB against the photo, of which {valid.mean():.0%} are in view; "
+        f"exact bilinear sampling: {limit:.2f} dB"
     )
     _compare_times(warped, offset, say)
 
@@ -104,7 +104,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         panels,
         output / FILE,
     )
-    say(f"  drew {output / FILE}")
+    say(f"  picture   {output / FILE}")
 
 
 def psnr(image: NDArray[Any], reference: NDArray[Any]) -> float:
@@ -136,7 +136,7 @@ def _compare_times(warped: NDArray[np.float32], offset: Tensor, say: Callable[[s
     try:
         from torchvision.ops import deform_conv2d as theirs
     except ImportError:
-        say("  torchvision is not installed: nothing to compare the time with")
+        say("  time      torchvision is not installed: nothing to compare with")
         return
     layer, input, offset = identity_layer(3), torch.from_numpy(warped).unsqueeze(0), offset.float()
     runs: list[Callable[[], Tensor]] = [
@@ -149,8 +149,9 @@ def _compare_times(warped: NDArray[np.float32], offset: Tensor, say: Callable[[s
     ours, other = (statistics.median(times) * 1e3 for times in zip(*rounds, strict=True))
     ratio = statistics.median(other / ours for ours, other in rounds)
     say(
-        f"  time, {torch.get_num_threads()} threads: {ours:.1f} ms, torchvision {other:.1f} ms "
-        f"({ratio:.1f}x); their outputs differ by at most {float((first - second).abs().max()):.0e}"
+        f"  time      {ours:.1f} ms, torchvision {other:.1f} ms ({ratio:.1f}x), "
+        f"{torch.get_num_threads()} threads; outputs differ by at most "
+        f"{float((first - second).abs().max()):.0e}"
     )
 
 
