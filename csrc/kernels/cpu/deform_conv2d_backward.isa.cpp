@@ -98,6 +98,8 @@ class Backward {
     const int64_t workers = worker_count(blocks * tap_parts_);
     tile_columns_ = allocate<C>(context_, workers * 2 * tile_size_ * kBlock<C>);
 
+    tile_sums_ = allocate<C>(context_, worker_count(band_tiles_) * tile_size_ * 4);
+
     const int64_t packed_size = blocks * taps_ * outputs_ * kBlock<C>;
     if (needs_grad_columns_) packed_weight_ = allocate<C>(context_, packed_size);
     if (gradients_.weight.defined()) {
@@ -178,7 +180,7 @@ class Backward {
       });
     }
     if (wants_slopes_) {
-      for_each_task(count, [&](int64_t i, int64_t) { write_slopes(i); });
+      for_each_task(count, [&](int64_t i, int64_t worker) { write_slopes(i, worker); });
     }
   }
 
@@ -251,31 +253,32 @@ class Backward {
   }
 
   // grad_mask and grad_offset of tile i of the band, from the dot products of all blocks.
-  void write_slopes(int64_t i) const {
+  void write_slopes(int64_t i, int64_t worker) const {
+    C* const sums = tile_sums_ + worker * tile_size_ * 4;
     const int64_t blocks = blocks_.per_offset_group();
     for (int64_t group = 0; group < window_.offset_groups; ++group) {
       for (int64_t tap = 0; tap < taps_; ++tap) {
         const int64_t channel = group * taps_ + tap;
-        for_each_pixel(
-            window_, tiles_, first_tile_ + i, [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
-              C sums[4] = {};
-              for (int64_t block = group * blocks; block < (group + 1) * blocks; ++block) {
-                const C* part = dots(i, block, tap) + row * 4;
-                for (int corner = 0; corner < 4; ++corner) sums[corner] += part[corner];
-              }
-              const auto value = window_.stencil(n, group, tap, oy, ox);
-              if (gradients_.mask.defined()) {
-                gradients_.mask(n, channel, oy, ox) = convert<T>(weigh_dots(value, sums));
-              }
-              if (gradients_.offset.defined()) {
-                const auto slope_y = window_.stencil(n, group, tap, oy, ox, 1, 0);
-                const auto slope_x = window_.stencil(n, group, tap, oy, ox, 0, 1);
-                gradients_.offset(n, 2 * channel, oy, ox) =
-                    convert<T>(value.mask * weigh_dots(slope_y, sums));
-                gradients_.offset(n, 2 * channel + 1, oy, ox) =
-                    convert<T>(value.mask * weigh_dots(slope_x, sums));
-              }
-            });
+        memset(sums, 0, static_cast<size_t>(tile_size_ * 4) * sizeof(C));
+        for (int64_t block = group * blocks; block < (group + 1) * blocks; ++block) {
+          const C* const part = dots(i, block, tap);
+          for (int64_t j = 0; j < tile_size_ * 4; ++j) sums[j] += part[j];
+        }
+        const auto write = [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
+          const C* const corners = sums + row * 4;
+          const auto value = window_.stencil(n, group, tap, oy, ox);
+          if (gradients_.mask.defined()) {
+            gradients_.mask(n, channel, oy, ox) = convert<T>(weigh_dots(value.y, value.x, corners));
+          }
+          if (gradients_.offset.defined()) {
+            const auto slope = window_.stencil(n, group, tap, oy, ox, 1, 1);
+            gradients_.offset(n, 2 * channel, oy, ox) =
+                convert<T>(value.mask * weigh_dots(slope.y, value.x, corners));
+            gradients_.offset(n, 2 * channel + 1, oy, ox) =
+                convert<T>(value.mask * weigh_dots(value.y, slope.x, corners));
+          }
+        };
+        for_each_pixel(window_, tiles_, first_tile_ + i, write);
       }
     }
   }
@@ -308,6 +311,7 @@ class Backward {
   C* dots_ = nullptr;
   C* staged_columns_ = nullptr;
   C* tile_columns_ = nullptr;
+  C* tile_sums_ = nullptr;
   C* packed_weight_ = nullptr;
   C* packed_grad_weight_ = nullptr;
 };

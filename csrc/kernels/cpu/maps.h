@@ -115,7 +115,7 @@ struct ChannelBlocks {
     return channel(b) / offset_group_channels;
   }
   DEFORMOPS_INLINE int64_t per_offset_group() const {
-    return offset_group_channels / segment * per_segment;
+    return channels > 0 ? offset_group_channels / segment * per_segment : 0;
   }
 };
 

@@ -79,12 +79,11 @@ void fill_slope_rows(const SampledWindow<T>& window, const Tiles& tiles, int64_t
 // <grad, gather> from the four dot products of grad with the corners (dot_rows over SlopeRows).
 // Where the stencil has no pixel its weight is 0, or NaN for a NaN point, which has to show.
 template <class C>
-DEFORMOPS_INLINE C weigh_dots(const TapStencil<C>& stencil, const C (&dots)[4]) {
+DEFORMOPS_INLINE C weigh_dots(const AxisStencil<C>& y, const AxisStencil<C>& x, const C* dots) {
   C sum = C(0);
   for (int i = 0; i < 4; ++i) {
-    const bool inside = stencil.y.index[i / 2] >= 0 && stencil.x.index[i % 2] >= 0;
-    const C weight = stencil.y.weight[i / 2] * stencil.x.weight[i % 2];
-    sum += weight * (inside ? dots[i] : C(0));
+    const bool inside = y.index[i / 2] >= 0 && x.index[i % 2] >= 0;
+    sum += y.weight[i / 2] * x.weight[i % 2] * (inside ? dots[i] : C(0));
   }
   return sum;
 }
