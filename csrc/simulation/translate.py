@@ -261,12 +261,12 @@ class Translator:
         if external:
             text = self._dynamic(declarators, alignment, token)
         else:
-            text = " ".join(self._static(declarator, alignment) for declarator in declarators)
-        lines = sum(t.text.count("\n") for t in self.tokens[begin : end + 1])
-        for t in self.tokens[begin : end + 1]:
+            text = "; ".join(self._static(declarator, alignment) for declarator in declarators)
+        lines = sum(t.text.count("\n") for t in self.tokens[begin:end])
+        for t in self.tokens[begin:end]:
             t.kind, t.text = "trivia", ""
         self.tokens[begin].kind = "text"
-        self.tokens[begin].text = text + "\n" * lines
+        self.tokens[begin].text = text + "\n" * lines  # the final ; is still there
 
     def _strip_specifiers(self, begin: int, end: int) -> tuple[bool, str, list[int]]:
         """Whether it is extern, its alignment ("0" when none is given), and the other tokens."""
@@ -346,7 +346,7 @@ class Translator:
             f"static char {name}_shared_identity; "
             f"using {name}_shared_type = {declarator.type_text}{declarator.extent}; "
             f"auto& {name} = ::deformops::simulation::shared_variable<{name}_shared_type>("
-            f'{name}_shared_identity, "{name}", {alignment});'
+            f'{name}_shared_identity, "{name}", {alignment})'
         )
 
     def _dynamic(self, declarators: list[Declarator], alignment: str, place: Token) -> str:
@@ -355,7 +355,7 @@ class Translator:
         name, type_text = declarators[0].name, declarators[0].type_text
         return (
             f"{type_text}* const {name} = "
-            f'::deformops::simulation::dynamic_shared_array<{type_text}>("{name}", {alignment});'
+            f'::deformops::simulation::dynamic_shared_array<{type_text}>("{name}", {alignment})'
         )
 
 
