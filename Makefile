@@ -38,7 +38,7 @@ demo: build $(stamps)/viz  ## run the demo on a real photo; pictures go to demo-
 	$(call say,running the demo)
 	@$(python) -m deformops demo $(DEMO_ARGS)
 
-test: build $(stamps)/test $(stamps)/viz  ## run the whole test-suite (PYTEST_ARGS="-k nms" for a part)
+test: build $(stamps)/test  ## run the whole test-suite (PYTEST_ARGS="-k nms" for a part)
 	$(call say,running the tests)
 	@$(python) -m pytest $(PYTEST_ARGS)
 
