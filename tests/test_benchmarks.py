@@ -86,7 +86,7 @@ def test_whoever_has_had_enough_drops_out_but_ours(monkeypatch: pytest.MonkeyPat
     def turn(competitor: Competitor, expected: float, seconds: float) -> dict[str, float]:
         name = next(n for n, c in competitors.items() if c is competitor)
         turns.append(name)
-        return {"forward": {"slow": 1.0}.get(name, 0.1)}
+        return {"forward": 0.1 if name == "fast" else 1.0}
 
     monkeypatch.setattr(rotation, "take_turn", turn)
     competitors = {name: constant().factory(1) for name in (OURS, "slow", "fast")}
@@ -162,6 +162,7 @@ def test_only_those_who_compute_the_same_are_timed() -> None:
         OURS: constant(),
         "right": constant(1 + 1e-6),
         "wrong": constant(1.01),
+        "nan": constant(math.nan),
         "close enough": Entry(constant(1.01).factory, tolerance=0.1),
         "landmark": Entry(constant(7).factory, landmark=True),
         "absent": Entry(failing(MissingPeerError("absent is not installed"))),
@@ -175,6 +176,7 @@ def test_only_those_who_compute_the_same_are_timed() -> None:
     assert not line.measurements["right"].landmark
     assert line.missing == {"absent": "absent is not installed"}
     assert line.refused["wrong"] == "output differs from ours by 1.0e-02 (relative)"
+    assert set(line.refused) == {"wrong", "nan", "broken"}
     assert "ZeroDivisionError" in line.refused["broken"]
     assert "absent is not installed" in session.notes
     assert any(note.startswith("wrong refused in c") for note in session.notes)
@@ -305,6 +307,8 @@ needs_linux = pytest.mark.skipif(not memory.available(), reason="needs Linux's h
 
 @needs_linux
 def test_the_high_water_mark_sees_what_was_there_for_a_moment() -> None:
+    before = torch.ones(128 << 20, dtype=torch.uint8)
+    del before
     mark = memory.HighWater()
     block = torch.ones(16 << 20, dtype=torch.uint8)
     del block
