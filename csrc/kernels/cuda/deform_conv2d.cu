@@ -40,24 +40,41 @@ struct Forward {
 };
 
 // Rows of the stage, which begin with output channel `first_output`, to the output, plus the bias.
+// Lanes run along whichever of pixels and channels lies side by side.
 template <class T>
 __device__ __forceinline__ void store_outputs(const Forward<T>& problem, const compute_t<T>* stage,
                                               int64_t n, int64_t first_output, int64_t outputs,
                                               int first_pixel) {
   using C = compute_t<T>;
   using Shape = Tile<T>;
+  const View<T, 4>& output = problem.output;
   const int width = static_cast<int>(problem.window.x.output);
-  const int pixels = static_cast<int>(problem.window.pixels());
-  const bool along_pixels = problem.output_lanes == Lanes::kPixels;
-  for (int i = threadIdx.x; i < Shape::kStageRows * Shape::kN; i += kThreads) {
-    const int row = along_pixels ? i / Shape::kN : i % Shape::kStageRows;
-    const int column = along_pixels ? i % Shape::kN : i / Shape::kStageRows;
-    const int pixel = first_pixel + column;
-    if (row >= outputs || pixel >= pixels) continue;
-    const int64_t channel = first_output + row;
-    C value = stage[row * Shape::kStagePitch + column];
-    if (problem.bias.defined()) value += static_cast<C>(problem.bias(channel));
-    problem.output(n, channel, pixel / width, pixel % width) = round_to<T>(value);
+  const int pixels = static_cast<int>(problem.window.pixels()) - first_pixel;
+  const bool has_bias = problem.bias.defined();
+  if (problem.output_lanes == Lanes::kPixels) {
+    const int column = threadIdx.x % Shape::kN, pixel = first_pixel + column;
+    if (column >= pixels) return;
+    T* to = output.pointer(n, first_output, pixel / width, pixel % width);
+#pragma unroll 4
+    for (int row = threadIdx.x / Shape::kN; row < Shape::kStageRows; row += kThreads / Shape::kN) {
+      if (row >= outputs) return;
+      C value = stage[row * Shape::kStagePitch + column];
+      if (has_bias) value += static_cast<C>(problem.bias(first_output + row));
+      to[row * output.strides[1]] = round_to<T>(value);
+    }
+  } else {
+    const int row = threadIdx.x % Shape::kStageRows;
+    if (row >= outputs) return;
+    T* to = output.pointer(n, first_output + row);
+    const C bias = has_bias ? static_cast<C>(problem.bias(first_output + row)) : C(0);
+#pragma unroll 4
+    for (int column = threadIdx.x / Shape::kStageRows; column < Shape::kN;
+         column += kThreads / Shape::kStageRows) {
+      if (column >= pixels) return;
+      const int pixel = first_pixel + column;
+      to[pixel / width * output.strides[2] + pixel % width * output.strides[3]] =
+          round_to<T>(stage[row * Shape::kStagePitch + column] + bias);
+    }
   }
 }
 

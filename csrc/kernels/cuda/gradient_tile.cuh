@@ -30,12 +30,14 @@ __device__ __forceinline__ void load_gradients(typename M::T* tile,
     static_assert(kThreads % kRows == 0, "a thread keeps to its row");
     const int row = threadIdx.x % kRows;
     const T* from = grad.pointer(n, first_channel + row);
+    const bool flat = grad.strides[2] == width * grad.strides[3];  // saves the division
 #pragma unroll 4
     for (int pixel = threadIdx.x / kRows; pixel < kPixels; pixel += kThreads / kRows) {
       const int p = first_pixel + pixel;
       T value = {};
       if (p < pixels && row < channels) {
-        value = from[p / width * grad.strides[2] + p % width * grad.strides[3]];
+        value = from[flat ? p * grad.strides[3]
+                          : p / width * grad.strides[2] + p % width * grad.strides[3]];
       }
       tile[row * kPitch + pixel] = M::factor(static_cast<typename M::C>(value));
     }
