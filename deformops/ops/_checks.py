@@ -33,7 +33,10 @@ class Checks:
 
     def require(self, condition: Any, argument: str, expected: str, got: Any) -> None:
         """Raises ValueError unless the condition holds."""
-        torch._check_value(condition, lambda: self._message(argument, expected, got))
+        if not isinstance(condition, bool):
+            torch._check_value(condition, lambda: self._message(argument, expected, got))
+        elif not condition:
+            raise ValueError(self._message(argument, expected, got))
 
     def tensor(self, argument: str, value: Any, layout: str) -> None:
         """A tensor of a supported type with as many dimensions as `layout` has entries."""
@@ -51,8 +54,17 @@ class Checks:
         if value.dtype != other.dtype:
             expected = f"the dtype of {reference}, {other.dtype}"
             raise TypeError(self._message(argument, expected, value.dtype))
+        self.device(argument, value, reference, other)
+
+    def device(self, argument: str, value: Tensor, reference: str, other: Tensor) -> None:
+        """A tensor on the device of another argument."""
         expected = f"a tensor on the device of {reference}, {other.device}"
         self.require(value.device == other.device, argument, expected, value.device)
+
+    def integer(self, argument: str, value: Any) -> None:
+        """An integer."""
+        if not isinstance(value, int):
+            raise TypeError(self._message(argument, "an integer", repr(value)))
 
     def shape(self, argument: str, value: Tensor, shape: Sequence[Any], layout: str) -> None:
         """A tensor of exactly this shape; `layout` says in words what its numbers are."""

@@ -74,7 +74,12 @@ def atrous_conv2d(
     )
     checks = Checks("atrous_conv2d")
     checks.choice("algorithm", algorithm, ALGORITHMS)
+    checks.integer("groups", groups)
     checks.tensor("input", input, "[N, C, H, W]")
+    # Torch would convolve an input with the shape of a weight that is on the meta device.
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if isinstance(tensor, Tensor):
+            checks.device(name, tensor, "input", input)
     try:
         if algorithm == "holes":
             dense = insert_holes(weight, sampling.dilation)
@@ -94,11 +99,11 @@ def _direct(
 ) -> Tensor:
     """The convolution of torch; in eager mode on a CPU, in the layout that suits each pass."""
     if (
-        groups == 1
+        not torch.compiler.is_compiling()
+        and groups == 1
         and input.dtype == torch.float32
         and input.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
