@@ -13,14 +13,17 @@ from pathlib import Path
 import torch
 
 from . import memory, suites
-from .case import Case, Suite
+from .case import Case, MissingPeerError, Suite
+from .engines import require
 from .machine import cores, cpu_name, describe, versions
 from .peak import FmaPeak, NoCompilerError
+from .plot import draw
 from .result import CaseResult
 from .rotation import Effort
 from .session import NothingToMeasureError, Session
 from .table import Table, thread_count
 
+PICTURES = (".png", ".svg", ".pdf")
 RATIOS = (
     "ratio: median over rounds of time / our time in the same round; ours: our time / the floor's",
     "floor: the flops at the multiply-add peak, measured once per round",
@@ -69,6 +72,24 @@ def parse_threads(text: str) -> list[int]:
     return sorted(counts)
 
 
+def check_files(options: argparse.Namespace) -> None:
+    """Finds out before anything is measured whether the results can be written.
+
+    Raises:
+        ValueError: a folder is missing, or the chart cannot be drawn.
+    """
+    for name, file in (("--json", options.json), ("--plot", options.plot)):
+        if file and not file.parent.is_dir():
+            raise ValueError(f"{name}: {file.parent} is no folder")
+    if options.plot:
+        if options.plot.suffix not in PICTURES:
+            raise ValueError(f"--plot: expected a name ending in {', '.join(PICTURES)}")
+        try:
+            require("matplotlib")
+        except MissingPeerError as error:
+            raise ValueError(f"--plot: {error}") from error
+
+
 def select(suite: Suite, text: str, peers: str | None, quick: bool) -> list[Case]:
     """Returns the cases that were asked for, each with the competitors that were asked for."""
     chosen = [case for case in suite.cases if text in case.name]
@@ -105,6 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
+    try:
+        check_files(options)
+    except ValueError as error:
+        options_parser.error(str(error))
     if not cases:
         options_parser.error(f"no case has {options.cases!r} in its name (see --list)")
     return run(suite, cases, threads, options)
@@ -198,10 +223,12 @@ def save(
         options.json.write_text(json.dumps(document, indent=1) + "\n")
         table.text(f"wrote {options.json}")
     if options.plot and results:
-        from .plot import draw
-
-        draw(suite.title, results, options.plot)
-        table.text(f"wrote {options.plot}")
+        try:
+            draw(suite.title, results, options.plot)
+        except ValueError as error:
+            table.text(f"no chart: {error}")
+        else:
+            table.text(f"wrote {options.plot}")
 
 
 if __name__ == "__main__":

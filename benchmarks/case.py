@@ -99,11 +99,11 @@ class Suite:
     name: str
     title: str
     cases: Sequence[Case]
-    # A tiny case with the same competitors: wakes libraries up before memory is measured.
-    warm_up: Case
+    # Tiny cases with the same competitors: they wake libraries up before memory is measured.
+    warm_up: Sequence[Case]
     # What a reader has to know about the competitors, one line each.
     notes: Sequence[str] = field(default_factory=tuple)
 
     def case(self, name: str) -> Case:
         """Returns the case called ``name``."""
-        return next(case for case in (*self.cases, self.warm_up) if case.name == name)
+        return next(case for case in (*self.cases, *self.warm_up) if case.name == name)

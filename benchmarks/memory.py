@@ -2,7 +2,7 @@
 
 Each competitor is asked in a process of its own, started from a clean one that has only imported
 the libraries, so that no order of measurements and nobody's leftovers matter. There, the library is
-woken up on a tiny case, free heap is given back to the system, the kernel's high-water mark of
+woken up on tiny cases, free heap is given back to the system, the kernel's high-water mark of
 resident memory is reset, and the competitor makes its *first* call at the real size. The growth of
 the mark is the output plus the workspace, including arenas that an engine allocates once and keeps.
 """
@@ -49,12 +49,14 @@ def _probe(suite: str, case: str, competitor: str, threads: int, answer: Connect
     import torch
 
     from . import suites
+    from .case import OURS
     from .rotation import run_once
 
     torch.set_num_threads(threads)
     chosen = suites.load(suite)
-    if competitor in chosen.warm_up.entries:
-        run_once(chosen.warm_up.entries[competitor].factory(threads))
+    for tiny in chosen.warm_up:
+        entry = tiny.entries.get(competitor) or tiny.entries[OURS]
+        run_once(entry.factory(threads))
     ready = chosen.case(case).entries[competitor].factory(threads)
     mark = HighWater()
     run_once(ready)

@@ -65,7 +65,7 @@ def failing(error: Exception) -> Callable[[int], Competitor]:
 
 
 def suite_of(*cases: Case) -> Suite:
-    return Suite("made_up", "made up", cases, cases[0])
+    return Suite("made_up", "made up", cases, cases)
 
 
 # Timing by turns
@@ -317,7 +317,7 @@ def test_the_high_water_mark_sees_what_was_there_for_a_moment() -> None:
 
 @needs_linux
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
-    case = suites.load("atrous_conv").warm_up.name
+    case = suites.load("atrous_conv").warm_up[0].name
     grown = memory.growth("atrous_conv", case, OURS, 1)
     assert grown is not None
     assert 0 <= grown < 100 << 20
@@ -343,15 +343,15 @@ def test_cases_have_distinct_names_and_consistent_parts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", suites.names())
-def test_everybody_agrees_on_the_tiny_case(name: str) -> None:
+def test_everybody_agrees_on_the_tiny_cases(name: str) -> None:
     suite = suites.load(name)
     session = Session(suite, [1, 2], BRIEF)
-    (result,) = session.run([suite.warm_up])
-    for line in result.lines:
-        assert line.refused == {}
-        for missing in line.missing.values():
-            assert "extra [bench]" in missing
-        assert set(line.measurements) | set(line.missing) == set(suite.warm_up.entries)
+    for case, result in zip(suite.warm_up, session.run(suite.warm_up), strict=True):
+        for line in result.lines:
+            assert line.refused == {}
+            for missing in line.missing.values():
+                assert "extra [bench]" in missing
+            assert set(line.measurements) | set(line.missing) == set(case.entries)
 
 
 @pytest.mark.parametrize("mask", [False, True])
@@ -435,6 +435,8 @@ def test_an_interrupt_prints_what_is_there(
         (["deform_conv", "--threads", "none"], "--threads"),
         (["deform_conv", "--threads", "0"], "positive"),
         (["deform_conv", "--cases", "no such case"], "no case has 'no such case'"),
+        (["deform_conv", "--json", "no/such/folder/out.json"], "--json: no/such/folder is no"),
+        (["deform_conv", "--plot", "out.docx"], "--plot: expected a name ending in .png"),
     ],
 )
 def test_wrong_arguments_are_named(

@@ -149,6 +149,7 @@ def overhead_case() -> Case:
     return Case("call overhead (1 pixel window, 2x2 map) forward", parts, entries, (), True)
 
 
+TINY = Problem(16, 16, 6, 6, dilation=2)
 NOT_SLOWER = 1 / 1.05  # 1, less the noise of a run
 FORWARD_PEERS, BACKWARD_PEERS = (TORCH_NCHW, TORCH_NHWC, OPENVINO), (TORCH_NCHW, TORCH_NHWC)
 FAR_DILATION, FAR_GAIN = 12, 1.1
@@ -177,7 +178,7 @@ SUITE = Suite(
     name="atrous_conv",
     title="atrous convolution",
     cases=_cases(),
-    warm_up=forward_case(Problem(16, 16, 6, 6, dilation=2)),
+    warm_up=(forward_case(TINY), training_case(TINY)),
     notes=(
         "bN: batch, dN: dilation (and padding); float32, no bias",
         "ours, torch NCHW: contiguous input; ours NHWC, torch NHWC: channels_last input",

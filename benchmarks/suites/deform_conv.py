@@ -212,6 +212,7 @@ def overhead_case(*, backward: bool) -> Case:
     return Case(name, (part,), entries, (target,), quick=True)
 
 
+TINY = Problem(16, 16, 6, 6)
 NOT_SLOWER = 1 / 1.05  # 1, less the noise of a run
 OVERHEAD = 1.5
 
@@ -249,7 +250,7 @@ SUITE = Suite(
     name="deform_conv",
     title="deformable convolution",
     cases=_cases(),
-    warm_up=forward_case(Problem(16, 16, 6, 6)),
+    warm_up=(forward_case(TINY), training_case(TINY)),
     notes=(
         "bN: batch, gN: offset groups, dN: dilation (and padding), mask: modulated (v2); "
         "float32, no bias",
