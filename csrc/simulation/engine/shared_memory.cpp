@@ -54,6 +54,7 @@ uintptr_t SharedMemory::place(const void* identity, const char* name, size_t byt
   if (next_zone_end > arena_ + kArenaBytes) {
     Device::get().fail("launch", "too much shared memory");
   }
+  sanitizer::unpoison(reinterpret_cast<void*>(used_), next_zone_end - used_);
   std::memset(reinterpret_cast<void*>(used_), kPoison, next_zone_end - used_);
   sanitizer::poison(reinterpret_cast<void*>(used_), next_zone_end - used_);
   sanitizer::unpoison(reinterpret_cast<void*>(begin), bytes);
