@@ -1,7 +1,7 @@
 """Turns CUDA C++ into C++ that a host compiler takes.
 
-Three things in a kernel file are not C++ and cannot be had by macros; they are rewritten, in place and
-without moving a line, and all else stays as it was written:
+Three things in a kernel file are not C++ and cannot be had by macros; they are rewritten, in place
+and without moving a line:
 
     kernel<T><<<grid, block, bytes, stream>>>(a, b)
         configure(kernel<T>, grid, block, bytes, stream)(a, b)
@@ -12,7 +12,8 @@ without moving a line, and all else stays as it was written:
     extern __shared__ T memory[];
         a pointer to the dynamic shared memory of the running block
 
-and the keyword __noinline__. A #line directive makes compilers and debuggers speak of the original.
+A check of __launch_bounds__ is put into the kernel's body, and the keyword __noinline__ is replaced. A
+#line directive makes compilers and debuggers speak of the original.
 
     python translate.py SOURCE --name csrc/kernels/cuda/gather.cu --output OUTPUT
 """
@@ -95,6 +96,7 @@ class Translator:
                 raise self.error(token, "launches and __shared__ inside a macro are not translated")
         self._translate_shared()
         self._translate_launches()
+        self._check_launch_bounds()
         for token in self.tokens:
             if token.kind == "name" and token.text == "__noinline__":
                 token.text = "__attribute__((noinline))"
@@ -216,6 +218,21 @@ class Translator:
                         return at
             at -= 1
         raise self.error(self.tokens[index], "no partner for '>'")
+
+    # --- launch bounds -----------------------------------------------------------------------------
+
+    def _check_launch_bounds(self) -> None:
+        for index, token in enumerate(self.tokens):
+            if token.kind != "name" or token.text != "__launch_bounds__":
+                continue
+            opening = self._next(index)
+            closing = self._matching(opening)
+            bounds = self._text(opening + 1, closing)
+            at = closing + 1
+            while at < len(self.tokens) and not self._is(at, "{", ";"):
+                at = self._matching(at) + 1 if self._is(at, "(", "[") else at + 1
+            if self._is(at, "{"):  # not a mere declaration
+                self.tokens[at].text += f" ::deformops::simulation::check_launch_bounds({bounds});"
 
     # --- shared memory -----------------------------------------------------------------------------
 

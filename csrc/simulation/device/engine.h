@@ -50,6 +50,8 @@ DEFORMOPS_SIMULATION_API unsigned reduce(Reduction kind, unsigned mask, unsigned
 enum class Fence : int { kBlock, kDevice };
 DEFORMOPS_SIMULATION_API void memory_fence(Fence scope);
 
+[[noreturn]] DEFORMOPS_SIMULATION_API void refuse_launch_bounds(unsigned max_threads);
+
 // --- memory --------------------------------------------------------------------------------------
 // Storage of a __shared__ variable in the running block; identity tells declarations apart.
 DEFORMOPS_SIMULATION_API void* static_shared(const void* identity, const char* name, size_t bytes,

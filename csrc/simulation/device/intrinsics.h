@@ -112,6 +112,8 @@ DEFORMOPS_BIT_CAST(__double_as_longlong, long long, double)
 DEFORMOPS_BIT_CAST(__longlong_as_double, double, long long)
 #undef DEFORMOPS_BIT_CAST
 
+DEFORMOPS_DEVICE_FUNCTION void __trap() { __builtin_trap(); }
+
 // --- rounding: conversions to integers saturate, and NaN becomes 0 -----------------------------------
 namespace deformops::simulation {
 DEFORMOPS_DEVICE_FUNCTION int saturated_int(double value) {

@@ -23,3 +23,14 @@
 #define gridDim (::deformops::simulation::grid_extent())
 
 inline constexpr int warpSize = 32;
+
+namespace deformops::simulation {
+
+// First in the body of a kernel with __launch_bounds__: a launch beyond them fails on a GPU.
+DEFORMOPS_DEVICE_FUNCTION void check_launch_bounds(unsigned max_threads, unsigned = 0,
+                                                   unsigned = 0) {
+  const dim3 block = block_extent();
+  if (block.x * block.y * block.z > max_threads) refuse_launch_bounds(max_threads);
+}
+
+}  // namespace deformops::simulation

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "simulation/engine/device.h"
+#include "simulation/engine/model.h"
 
 namespace deformops::simulation {
 namespace {
@@ -18,6 +19,14 @@ uint3 thread_index() noexcept { return Device::get().block.running_thread().inde
 uint3 block_index() noexcept { return Device::get().block_index; }
 dim3 block_extent() noexcept { return Device::get().current->block; }
 dim3 grid_extent() noexcept { return Device::get().current->grid; }
+
+void refuse_launch_bounds(unsigned max_threads) {
+  Device& device = Device::get();
+  const dim3 block = device.current->block;
+  device.fail("launch", "a block of " + std::to_string(block.x * block.y * block.z) +
+                            " threads; the kernel's __launch_bounds__ allow " +
+                            std::to_string(max_threads));
+}
 
 int block_barrier(BarrierResult result, int predicate, Site site) {
   return Device::get().block.wait_at_barrier(result, predicate, site);
@@ -95,26 +104,25 @@ void refuse_undefined_behaviour(const char* message, Site site) {
 void launch(const Launch& launch) { Device::get().launch(launch); }
 
 int device_limit(Limit limit) {
-  // An A100 (compute capability 8.0), the first GPU with everything that is simulated here.
   switch (limit) {
     case Limit::kMultiprocessors:
-      return 108;
+      return kModel.multiprocessors;
     case Limit::kComputeMajor:
-      return 8;
+      return DEFORMOPS_SIMULATED_ARCH / 100;
     case Limit::kComputeMinor:
-      return 0;
+      return DEFORMOPS_SIMULATED_ARCH % 100 / 10;
     case Limit::kThreadsPerBlock:
       return kMaxThreads;
     case Limit::kThreadsPerMultiprocessor:
-      return 2048;
+      return kModel.threads_per_multiprocessor;
     case Limit::kBlocksPerMultiprocessor:
-      return 32;
+      return kModel.blocks_per_multiprocessor;
     case Limit::kSharedBytesPerBlock:
-      return SharedMemory::kStaticLimit;
+      return SharedMemory::kDefaultLimit;
     case Limit::kSharedBytesPerBlockOptin:
-      return SharedMemory::kBlockLimit;
+      return kModel.shared_bytes_per_block;
     case Limit::kSharedBytesPerMultiprocessor:
-      return 164 << 10;
+      return kModel.shared_bytes_per_multiprocessor;
     case Limit::kWarpSize:
       return kWarpSize;
   }
@@ -122,7 +130,7 @@ int device_limit(Limit limit) {
 }
 
 bool allow_dynamic_shared(const void* kernel, size_t bytes) {
-  if (bytes > SharedMemory::kBlockLimit) return false;
+  if (bytes > static_cast<size_t>(kModel.shared_bytes_per_block)) return false;
   Device& device = Device::get();
   const std::lock_guard<std::recursive_mutex> lock(device.mutex);
   device.dynamic_shared_limits[kernel] = bytes;
@@ -156,6 +164,8 @@ MemoryScope::~MemoryScope() {
   Device& device = Device::get();
   device.regions.leave_scope(outer_regions_);
   device.op = outer_op_;
+  // What one op did to memory is no concern of the next; and records take 16 times as much as it.
+  if (!device.regions.fenced()) device.race.forget_everything();
   device.mutex.unlock();
 }
 

@@ -15,7 +15,7 @@ Options current_options() {
 std::vector<LaunchRecord> launches() {
   Device& device = Device::get();
   const std::lock_guard<std::recursive_mutex> lock(device.mutex);
-  return device.records;
+  return {device.records.begin(), device.records.end()};
 }
 
 void clear_launches() {

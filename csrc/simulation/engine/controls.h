@@ -23,7 +23,7 @@ struct Options {
 DEFORMOPS_SIMULATION_API void configure(const Options& options);
 DEFORMOPS_SIMULATION_API Options current_options();
 
-// Launches that ended well since they were last cleared, oldest first.
+// Launches that ended well since they were last cleared, oldest first; the latest 4096.
 DEFORMOPS_SIMULATION_API std::vector<LaunchRecord> launches();
 DEFORMOPS_SIMULATION_API void clear_launches();
 DEFORMOPS_SIMULATION_API std::optional<Failure> last_failure();

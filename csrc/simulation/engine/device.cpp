@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "simulation/engine/faults.h"
+#include "simulation/engine/model.h"
 #include "simulation/engine/sanitizer.h"
 
 namespace deformops::simulation {
@@ -85,6 +86,7 @@ void Device::fail(std::string kind, std::string message, Site site) {
 
 void Device::count_access(const Thread& thread, Motion motion, const void* address, size_t bytes,
                           const void* program_counter) {
+  if (is_constant(address)) return;
   const Space space = shared.contains(address) ? Space::kShared : Space::kGlobal;
   if (space == Space::kGlobal) {
     if (motion != Motion::kStore) record.bytes_read += bytes;
@@ -108,13 +110,20 @@ void Device::validate(const Launch& launch) {
   }
   const auto allowed = dynamic_shared_limits.find(launch.kernel);
   const size_t limit =
-      allowed == dynamic_shared_limits.end() ? SharedMemory::kStaticLimit : allowed->second;
+      allowed == dynamic_shared_limits.end() ? SharedMemory::kDefaultLimit : allowed->second;
   if (launch.dynamic_shared_bytes > limit) {
     fail("launch", std::to_string(launch.dynamic_shared_bytes) +
                        " bytes of dynamic shared memory; the kernel is allowed " +
                        std::to_string(limit) + " (cudaFuncSetAttribute raises that to " +
-                       std::to_string(SharedMemory::kBlockLimit) + ")");
+                       std::to_string(kModel.shared_bytes_per_block) + ")");
   }
+}
+
+bool Device::is_constant(const void* address) const {
+  const auto* arguments = static_cast<const char*>(current->arguments);
+  const auto* at = static_cast<const char*>(address);
+  return (at >= arguments && at < arguments + current->argument_bytes) ||
+         (at >= module_begin && at < module_end);
 }
 
 void Device::launch(const Launch& launch) {
@@ -134,7 +143,11 @@ void Device::launch(const Launch& launch) {
 
   validate(launch);
   random = Random(options.seed, record.number);
-  shared.begin_launch(launch.dynamic_shared_bytes);
+  const bool opted_in = dynamic_shared_limits.count(launch.kernel) != 0;
+  shared.begin_launch(launch.dynamic_shared_bytes,
+                      opted_in ? static_cast<size_t>(kModel.shared_bytes_per_block)
+                               : SharedMemory::kDefaultLimit);
+  if (!regions.fenced()) race.forget_everything();
   race.begin_launch();
   profiler.begin_launch(options.profile && race.enabled());
   running.until_preemption = random.geometric(options.preemption);
@@ -146,6 +159,7 @@ void Device::launch(const Launch& launch) {
   }
   record.static_shared_bytes = shared.static_bytes();
   profiler.end_launch(record);
+  if (records.size() == kMaxRecords) records.pop_front();
   records.push_back(std::move(record));
 }
 

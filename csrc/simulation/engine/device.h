@@ -1,6 +1,7 @@
 // The one simulated GPU of the process: its settings, its memory, the launch it is executing.
 #pragma once
 
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -55,7 +56,8 @@ class Device {
   uint3 block_index = {0, 0, 0};
   LaunchRecord record;
 
-  std::vector<LaunchRecord> records;  // of finished launches, oldest first
+  std::deque<LaunchRecord> records;  // of finished launches, oldest first
+  static constexpr size_t kMaxRecords = 4096;
   std::optional<Failure> last_failure;
   std::unordered_map<const void*, size_t> dynamic_shared_limits;
 
@@ -66,6 +68,8 @@ class Device {
  private:
   Device();
   void validate(const Launch& launch);
+  // Kernel parameters and tables, which a GPU keeps apart from tensors.
+  bool is_constant(const void* address) const;
   void run_blocks();
 
   std::optional<Failure> failure_;

@@ -40,8 +40,9 @@ class RaceChecker {
 
   void begin_launch();
   void begin_block();
-  // Forgets what happened to memory that was given back to the framework, or was filled by the host.
+  // Forgets what happened to memory: an earlier owner's doings are not its own.
   void forget(const void* data, size_t bytes) { shadow_.forget(data, bytes); }
+  void forget_everything() { shadow_.forget_everything(); }
   void host_wrote(const void* data, size_t bytes);
 
   // --- by the running thread ---
@@ -91,7 +92,7 @@ class RaceChecker {
   void check(const Cell& cell, const Thread& thread, bool write, Kind kind, const void* address);
   [[noreturn]] void report_race(const Stamp& earlier, bool earlier_writes, bool write,
                                 const void* address);
-  // Puts `now` in the place of `latest`, and keeps that as `other` if it is needed.
+  // Puts `now` in the place of `latest`, and keeps that as `other` if a later access may need it.
   void remember(Stamp& latest, Stamp& other, const Stamp& now, const Thread& thread);
   void acquire_later(Thread& thread, const void* address);
   void publish(Thread& thread, const void* address);

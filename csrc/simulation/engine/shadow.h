@@ -45,6 +45,10 @@ class Shadow {
   void visit(const void* address, size_t bytes, const Visit& visit);
 
   void forget(const void* data, size_t bytes);
+  void forget_everything() {
+    pages_.clear();
+    cache_ = {};
+  }
  private:
   struct Page {
     int shift = 2;  // log2 of the bytes of a cell

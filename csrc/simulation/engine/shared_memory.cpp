@@ -30,12 +30,13 @@ SharedMemory::SharedMemory() {
 
 SharedMemory::~SharedMemory() { munmap(reinterpret_cast<void*>(arena_), kArenaBytes); }
 
-void SharedMemory::begin_launch(size_t dynamic_bytes) {
+void SharedMemory::begin_launch(size_t dynamic_bytes, size_t limit) {
   sanitizer::unpoison(reinterpret_cast<void*>(arena_), used_ + kZone - arena_);
   arrays_.clear();
   used_ = arena_;
   static_bytes_ = 0;
   dynamic_bytes_ = dynamic_bytes;
+  limit_ = limit;
 }
 
 void SharedMemory::begin_block() {
@@ -69,12 +70,14 @@ void* SharedMemory::static_array(const void* identity, const char* name, size_t 
     if (array.identity == identity) return reinterpret_cast<void*>(array.begin);
   }
   static_bytes_ = round_up(static_bytes_, alignment) + bytes;
-  if (static_bytes_ > kStaticLimit) {
+  if (static_bytes_ > kDefaultLimit) {
     Device::get().fail("launch", "more than 48 KiB of static shared memory");
   }
-  if (static_bytes_ + dynamic_bytes_ > kBlockLimit) {
-    Device::get().fail("launch", "static and dynamic shared memory exceed the device's " +
-                                     std::to_string(kBlockLimit) + " bytes");
+  if (static_bytes_ + dynamic_bytes_ > limit_) {
+    Device::get().fail("launch", std::to_string(static_bytes_) + " bytes of static and " +
+                                     std::to_string(dynamic_bytes_) +
+                                     " of dynamic shared memory; the kernel is allowed " +
+                                     std::to_string(limit_) + " in all");
   }
   // AddressSanitizer knows whole words of 8 bytes only.
   if (sanitizer::active()) alignment = std::max<size_t>(alignment, 8);

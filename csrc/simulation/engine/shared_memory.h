@@ -22,15 +22,15 @@ class SharedMemory {
     size_t alignment;
   };
 
-  static constexpr size_t kStaticLimit = 48 << 10;
-  static constexpr size_t kBlockLimit = 163 << 10;  // of compute capability 8.0
+  static constexpr size_t kDefaultLimit = 48 << 10;  // more has to be asked leave for
 
   SharedMemory();
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  void begin_launch(size_t dynamic_bytes);
+  // `limit`: what static and dynamic arrays together may take.
+  void begin_launch(size_t dynamic_bytes, size_t limit);
   void begin_block();
 
   // Storage of a declaration, laid out when the first thread of the launch comes by.
@@ -63,6 +63,7 @@ class SharedMemory {
   std::vector<Array> arrays_;
   size_t static_bytes_ = 0;
   size_t dynamic_bytes_ = 0;
+  size_t limit_ = kDefaultLimit;
 };
 
 }  // namespace deformops::simulation
