@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import deformops
 from deformops.__main__ import main
+from deformops.cli import check
+from deformops.cli.cases import cases
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = ("deform_conv2d", "gather_columns", "scatter_columns", "atrous_conv2d")
@@ -78,25 +82,35 @@ def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_check_one_op(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--op", "gather_columns", "--device", "cpu"]) == 0
+    words = ["check", "--op", "gather_columns", "--device", "cpu"]
+    assert main([*words, "--check", "values", "--check", "types"]) == 0
     text = capsys.readouterr().out
     assert "gather_columns" in text
     assert "deform_conv2d" not in text
+    for word in ("values", "types", "passed"):
+        assert word in text
+    assert "FAILED" not in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_check_without_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--device", "cuda"]) == 1
+    assert "CUDA" in capsys.readouterr().err
 
 
 def test_a_failed_check_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wrong number ends in a non-zero status, and the table says which op."""
-    right = torch.ops.deformops.gather_columns
+    """A wrong number ends in status 1, and the output says which op and check."""
 
-    def wrong(*arguments: object, **options: object) -> torch.Tensor:
-        result: torch.Tensor = right(*arguments, **options) * 1.001
-        return result
+    def wrong(namespace: str, device: str) -> list[Any]:
+        def spoilt(case: Any) -> Any:
+            return replace(case, function=lambda *inputs: case.function(*inputs) * (1 + 1e-6))
 
-    monkeypatch.setattr("deformops.gather_columns", wrong)
-    monkeypatch.setattr("deformops.ops.gather_columns", wrong)
-    monkeypatch.setattr(torch.ops.deformops, "gather_columns", wrong)
-    assert main(["check", "--op", "gather_columns"]) == 1
-    captured = capsys.readouterr()
-    assert "gather_columns" in captured.out
+        return [spoilt(case) for case in cases(namespace, device)]
+
+    monkeypatch.setattr(check, "cases", wrong)
+    assert main(["check", "--op", "gather_columns", "--check", "values"]) == 1
+    text = capsys.readouterr().out
+    assert "FAILED" in text
+    assert "values: AssertionError" in text

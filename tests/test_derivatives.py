@@ -7,7 +7,6 @@ integers, where the functions are smooth.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,11 +25,10 @@ from tests.reference import Geometry
 
 @pytest.fixture(autouse=True)
 def no_slow_fallback() -> Iterator[None]:
-    """torch warns when it has to loop over a batch for want of a rule."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*performance drop.*")
-        warnings.filterwarnings("error", message=".*batching rule.*")
-        yield
+    """Where there is no rule for a batch, torch would loop; here it has to raise."""
+    torch._C._functorch._set_vmap_fallback_enabled(False)  # type: ignore[attr-defined]
+    yield
+    torch._C._functorch._set_vmap_fallback_enabled(True)  # type: ignore[attr-defined]
 
 
 class Function:

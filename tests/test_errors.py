@@ -89,7 +89,7 @@ def window_errors(op: str, *names: str) -> list[Bad]:
         least = minimum.get(name, 1)
         for value in (least - 1, (1, least - 1), (least - 1, 2), -(2**40)):
             shown = value if isinstance(value, tuple) else (value, value)
-            says = (f">= {least}", ", ".join(map(str, shown)))
+            says = (str(least), ", ".join(map(str, shown)))
             rows.append(Bad(op, name, value, ValueError, says))
         for wrong in (1.5, "1", None, (1, 2, 3), (1,), (1.0, 2.0)):
             rows.append(Bad(op, name, wrong, TypeError, (repr(wrong),)))
@@ -177,7 +177,7 @@ BAD: list[Bad] = [
     # weight, bias
     *shapes("deform_conv2d", "weight", (8, 2, 3), (8, 2, 6), (8, 3, 3, 2), (8, 5, 3, 2)),
     *shapes("deform_conv2d", "weight", (7, 2, 3, 2), (8, 0, 3, 2)),
-    Bad("deform_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, (">= 1", "0, 2")),
+    Bad("deform_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, ("1", "0, 2")),
     *type_errors("deform_conv2d", "weight", "input", False),
     *shapes("deform_conv2d", "bias", (7,), (1,), (8, 1), ()),
     *type_errors("deform_conv2d", "bias", "", True),
@@ -198,7 +198,7 @@ BAD: list[Bad] = [
     # atrous convolution
     *shapes("atrous_conv2d", "input", (4, 5, 6), (1, 2, 4, 5, 6)),
     *shapes("atrous_conv2d", "weight", (8, 2, 3), (7, 2, 3, 2), (8, 3, 3, 2), (8, 4, 3, 2)),
-    Bad("atrous_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, (">= 1", "0, 2")),
+    Bad("atrous_conv2d", "kernel_size", Zeros((8, 2, 0, 2)), ValueError, ("1", "0, 2")),
     *shapes("atrous_conv2d", "bias", (7,), (8, 1)),
     *type_errors("atrous_conv2d", "input", None, False),
     *type_errors("atrous_conv2d", "weight", "input", False),
@@ -412,24 +412,13 @@ def test_order(device: Device, order: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["stride", "padding", "dilation", "kernel_size"])
 @pytest.mark.parametrize("value", [2**31, 2**40, 2**61, 2**62, 2**63 - 1])
 def test_absurd_numbers_do_not_wrap_around(device: Device, name: str, value: int) -> None:
-    """Sizes are computed without overflow: an error, or one window, never a crash."""
-    if name == "padding" and value < 2**61:
-        pytest.skip("a request for petabytes, which is torch's to refuse")
+    """Sizes are computed without overflow: an error, never a crash or a wrong shape."""
     image = torch.zeros(1, 1, 3, 3, device=device.type)
     window = {"kernel_size": [3, 3], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
     window[name] = [value, value]
 
-    def call() -> Tensor:
-        result: Tensor = device.raw.gather_columns(
-            image, None, None, *window.values(), [0, 0], "v2", "inner"
-        )
-        return result
-
-    if name == "stride":
-        assert call().shape == (1, 1, 9, 1, 1)
-    else:
-        with pytest.raises(RuntimeError):
-            call()
+    with pytest.raises(RuntimeError, match=name):
+        device.raw.gather_columns(image, None, None, *window.values(), [0, 0], "v2", "inner")
 
 
 def test_an_error_leaves_nothing_behind(device: Device) -> None:
