@@ -52,25 +52,24 @@ void gather_columns(const Context& context, const SampledWindow<T>& window, View
   const int64_t all_tiles = divide_up(maps.images() * window.pixels(), size);
   const int64_t workers = worker_count(all_tiles * taps);
   C* const all_rows = allocate<C>(context, workers * size * kBlock<C>);
-  Sample<C>* const all_samples = allocate<Sample<C>>(context, workers * size);
+  Samples<C>* const all_samples = allocate<Samples<C>>(context, workers);
 
   for (int64_t first = 0; first < images; first += maps.images()) {
     const int64_t count = smaller(maps.images(), images - first);
     maps.open(first, count);
-    const RowMap map = maps.map();
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
     for_each_task(tiles.count() * taps, [&](int64_t task, int64_t worker) {
       const int64_t tile = task / taps, tap = task % taps;
       C* const rows = all_rows + worker * size * kBlock<C>;
-      Sample<C>* const samples = all_samples + worker * size;
+      Samples<C>& samples = all_samples[worker];
       for (int64_t b = 0; b < blocks.count(); ++b) {
         if (b % blocks.per_offset_group() == 0) {
-          fill_samples(window, tiles, tile, blocks.offset_group(b), tap, map, samples);
+          fill_samples(window, tiles, tile, blocks.offset_group(b), tap, maps.strides(), samples);
         }
-        const C* const block_map = maps.data(blocks.channel(b));
+        const RowMap<const C> map = maps.map(blocks.channel(b));
         for (int64_t row = 0; row < tiles.rows(tile); ++row) {
-          gather_row(block_map, samples[row], blocks.width(b), rows + row * kBlock<C>);
+          gather_row(map, samples, row, blocks.width(b), rows + row * kBlock<C>);
         }
         tiles.for_each_image(tile, [&](int64_t n, int64_t begin, int64_t end, int64_t row) {
           rows_to_pixels(rows + row * kBlock<C>, kBlock<C>, tap_of(columns, tap), n, begin, end,
@@ -93,11 +92,11 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
       images_at_a_time(images, BlockMaps<C>::image_bytes(blocks, height * width));
   const BlockMaps<C> maps(context, blocks, images_open, height, width);
   const int64_t size = kTilePixels<C>;
-  const int64_t table_size = taps * window.offset_groups * size;
+  const int64_t table_size = taps * window.offset_groups;
   const int64_t band =
       smaller(divide_up(images_open * window.pixels(), size),
-              larger(1, kTableBytes / (table_size * static_cast<int64_t>(sizeof(Sample<C>)))));
-  Sample<C>* const samples = allocate<Sample<C>>(context, band * table_size);
+              larger(1, kTableBytes / (table_size * static_cast<int64_t>(sizeof(Samples<C>)))));
+  Samples<C>* const samples = allocate<Samples<C>>(context, band * table_size);
   C* const all_rows = allocate<C>(context, worker_count(blocks.count()) * size * kBlock<C>);
 
   for (int64_t first = 0; first < images; first += images_open) {
@@ -110,7 +109,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
       for_each_task(band_tiles * taps * window.offset_groups, [&](int64_t task, int64_t) {
         const int64_t group = task / taps % window.offset_groups;
         fill_samples(window, tiles, first_tile + task / taps / window.offset_groups, group,
-                     task % taps, maps.map(), samples + task * size);
+                     task % taps, maps.strides(), samples[task]);
       });
       for_each_task(blocks.count(), [&](int64_t b, int64_t worker) {
         C* const rows = all_rows + worker * size * kBlock<C>;
@@ -118,10 +117,9 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
           for (int64_t tap = 0; tap < taps; ++tap) {
             columns_to_rows(columns, tiles, first_tile + i, tap, blocks.channel(b), blocks.width(b),
                             rows);
-            const Sample<C>* const table =
-                samples + i * table_size + (blocks.offset_group(b) * taps + tap) * size;
+            const Samples<C>& at = samples[i * table_size + blocks.offset_group(b) * taps + tap];
             for (int64_t row = 0; row < tiles.rows(first_tile + i); ++row) {
-              scatter_row(maps.block(b), table[row], rows + row * kBlock<C>);
+              scatter_row(maps.map(b), at, row, rows + row * kBlock<C>);
             }
           }
         }
@@ -147,7 +145,7 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
       worker_count(divide_up(images_open * window.pixels(), size) * taps * groups);
   C* const all_rows = allocate<C>(context, workers * size * kBlock<C>);
   C* const all_dots = allocate<C>(context, workers * size * 4);
-  Sample<C>* const all_samples = allocate<Sample<C>>(context, workers * size);
+  Samples<C>* const all_samples = allocate<Samples<C>>(context, workers);
 
   for (int64_t first = 0; first < images; first += images_open) {
     const int64_t count = smaller(images_open, images - first);
@@ -158,23 +156,26 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
       const int64_t tile = task / groups / taps, tap = task / groups % taps, group = task % groups;
       C* const rows = all_rows + worker * size * kBlock<C>;
       C* const dots = all_dots + worker * size * 4;
-      Sample<C>* const samples = all_samples + worker * size;
-      fill_samples(window, tiles, tile, group, tap, maps.map(), samples);
+      Samples<C>& samples = all_samples[worker];
+      fill_samples(window, tiles, tile, group, tap, maps.strides(), samples);
       memset(dots, 0, static_cast<size_t>(size * 4) * sizeof(C));
       for (int64_t b = group * blocks.per_offset_group();
            b < (group + 1) * blocks.per_offset_group(); ++b) {
         columns_to_rows(columns, tiles, tile, tap, blocks.channel(b), blocks.width(b), rows);
         for (int64_t row = 0; row < tiles.rows(tile); ++row) {
           C part[4];
-          dot_rows(maps.block(b), samples[row].row, rows + row * kBlock<C>, part);
+          dot_rows(maps.read_only_map(b), samples, row, rows + row * kBlock<C>, part);
           for (int corner = 0; corner < 4; ++corner) dots[row * 4 + corner] += part[corner];
         }
       }
-      for_each_pixel(window, tiles, tile, [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
-        const TapStencil<C> stencil = window.stencil(n, group, tap, oy, ox);
-        grad_mask(n, group * taps + tap, oy, ox) =
-            convert<T>(weigh_dots(stencil.y, stencil.x, dots + row * 4));
-      });
+      for_each_batch(window, tiles, tile, group, tap,
+                     [&](const PointBatch<T>& batch, int64_t row, int64_t lanes) {
+                       for (int64_t lane = 0; lane < lanes; ++lane) {
+                         const TapStencil<C> stencil = batch.stencil(lane);
+                         grad_mask(batch.n(), group * taps + tap, batch.oy(lane), batch.ox(lane)) =
+                             convert<T>(weigh_dots(stencil.y, stencil.x, dots + (row + lane) * 4));
+                       }
+                     });
     });
   }
 }

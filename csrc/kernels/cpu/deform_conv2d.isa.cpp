@@ -119,17 +119,17 @@ class PackedWeight {
 };
 
 // columns[row][0, width): channels [channel, channel + width) at all rows of a tile, for one tap.
-// `samples` is [offset group][tile size] of that tap.
-template <class C>
-void gather_tile(const C* map, const Sample<C>* samples, int64_t tile_size, int64_t rows,
+// `samples` has that tap of every offset group.
+template <class T, class C>
+void gather_tile(const ChannelRows<T>& maps, const Samples<C>* samples, int64_t rows,
                  int64_t channel, int64_t width, int64_t offset_group_channels, C* columns,
                  int64_t stride) {
   for (int64_t c = channel; c < channel + width;) {
     const int64_t group = c / offset_group_channels;
     const int64_t stop = smaller(channel + width, (group + 1) * offset_group_channels);
+    const RowMap<const C> map = maps.map(c);
     for (int64_t row = 0; row < rows; ++row) {
-      gather_row(map + c, samples[group * tile_size + row], stop - c,
-                 columns + row * stride + c - channel);
+      gather_row(map, samples[group], row, stop - c, columns + row * stride + c - channel);
     }
     c = stop;
   }
@@ -151,10 +151,8 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
   const int64_t all_pixels = maps.images() * window.pixels();
   const int64_t size =
       smaller(kTilePixels<C>, round_up(divide_up(all_pixels, num_threads()), kTileRows));
-  const int64_t samples_per_tap = offset_groups * size;
-  const Steps steps =
-      cut_into_steps(taps, group_channels,
-                     offset_groups * kTilePixels<C> * static_cast<int64_t>(sizeof(Sample<C>)));
+  const Steps steps = cut_into_steps(taps, group_channels,
+                                     offset_groups * static_cast<int64_t>(sizeof(Samples<C>)));
   const PackedWeight<T> packed(context, weight, groups, steps);
 
   const int64_t panels = groups * packed.panels();
@@ -163,19 +161,18 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
   const int64_t workers = worker_count(divide_up(all_pixels, size));
   C* const all_columns = allocate<C>(context, workers * columns_size);
   C* const all_sums = allocate<C>(context, workers * sums_size);
-  Sample<C>* const all_samples =
-      allocate<Sample<C>>(context, workers * steps.step_taps * samples_per_tap);
+  const int64_t samples_size = steps.step_taps * offset_groups;
+  Samples<C>* const all_samples = allocate<Samples<C>>(context, workers * samples_size);
 
   for (int64_t first = 0; first < images; first += maps.images()) {
     const int64_t count = smaller(maps.images(), images - first);
     maps.open(first, count);
-    const RowMap map = maps.map();
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
     for_each_task(tiles.count(), [&](int64_t tile, int64_t worker) {
       C* const columns = all_columns + worker * columns_size;
       C* const sums = all_sums + worker * sums_size;
-      Sample<C>* const samples = all_samples + worker * steps.step_taps * samples_per_tap;
+      Samples<C>* const samples = all_samples + worker * samples_size;
       const int64_t rows = tiles.rows(tile);
 
       for (int64_t panel = 0; panel < panels; ++panel) {
@@ -195,8 +192,8 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
         const int64_t step_taps = smaller(steps.step_taps, taps - tap);
         for (int64_t i = 0; i < step_taps; ++i) {
           for (int64_t group = 0; group < offset_groups; ++group) {
-            fill_samples(window, tiles, tile, group, tap + i, map,
-                         samples + i * samples_per_tap + group * size);
+            fill_samples(window, tiles, tile, group, tap + i, maps.strides(),
+                         samples[i * offset_groups + group]);
           }
         }
         for (int64_t group = 0; group < groups; ++group) {
@@ -204,9 +201,8 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
             const int64_t width = smaller(steps.step_channels, group_channels - c);
             const int64_t depth = step_taps * width;
             for (int64_t i = 0; i < step_taps; ++i) {
-              gather_tile(maps.data(0), samples + i * samples_per_tap, size, rows,
-                          group * group_channels + c, width, offset_group_channels,
-                          columns + i * width, depth);
+              gather_tile(maps, samples + i * offset_groups, rows, group * group_channels + c,
+                          width, offset_group_channels, columns + i * width, depth);
             }
             for (int64_t panel = 0; panel < packed.panels(); ++panel) {
               multiply_panel<C, Lies::kRows>(

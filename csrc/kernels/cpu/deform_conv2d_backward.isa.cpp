@@ -72,14 +72,12 @@ class Backward {
     tap_parts_ = smaller(taps_, larger(1, divide_up(wanted_units, larger(blocks, 1))));
     staged_ = tap_parts_ > 1 && gradients_.input.defined();
 
-    table_size_ = taps_ * window_.offset_groups * tile_size_;
+    table_size_ = taps_ * window_.offset_groups;
     dots_size_ = wants_slopes_ ? blocks * taps_ * tile_size_ * 4 : 0;
     staged_size_ = staged_ ? blocks * taps_ * tile_size_ * kBlock<C> : 0;
-    const int64_t slope_rows_size = wants_slopes_ ? table_size_ : 0;
     const int64_t tile_bytes =
         (tile_size_ * grad_stride_ + dots_size_ + staged_size_) * static_cast<int64_t>(sizeof(C)) +
-        table_size_ * static_cast<int64_t>(sizeof(Sample<C>)) +
-        slope_rows_size * static_cast<int64_t>(sizeof(SlopeRows));
+        table_size_ * static_cast<int64_t>(sizeof(Samples<C>));
     const int64_t tiles = divide_up(images * window_.pixels(), tile_size_);
     band_tiles_ = smaller(tiles, larger(1, kBandBytes / tile_bytes));
 
@@ -89,10 +87,9 @@ class Backward {
     if (gradients_.input.defined()) {
       grad_input_maps_ = BlockMaps<C>(context_, blocks_, images, input_.sizes[2], input_.sizes[3]);
     }
-    map_ = needs_input_ ? input_maps_.map() : grad_input_maps_.map();
+    strides_ = needs_input_ ? input_maps_.strides() : grad_input_maps_.strides();
     grad_rows_ = allocate<C>(context_, band_tiles_ * tile_size_ * grad_stride_);
-    samples_ = allocate<Sample<C>>(context_, band_tiles_ * table_size_);
-    slope_rows_ = allocate<SlopeRows>(context_, band_tiles_ * slope_rows_size);
+    samples_ = allocate<Samples<C>>(context_, band_tiles_ * table_size_);
     dots_ = allocate<C>(context_, band_tiles_ * dots_size_);
     staged_columns_ = allocate<C>(context_, band_tiles_ * staged_size_);
     const int64_t workers = worker_count(blocks * tap_parts_);
@@ -186,8 +183,8 @@ class Backward {
 
   // Tables of tile i of the band.
   C* grad_rows(int64_t i) const { return grad_rows_ + i * tile_size_ * grad_stride_; }
-  int64_t table(int64_t i, int64_t group, int64_t tap) const {
-    return i * table_size_ + (group * taps_ + tap) * tile_size_;
+  Samples<C>& samples(int64_t i, int64_t group, int64_t tap) const {
+    return samples_[i * table_size_ + group * taps_ + tap];
   }
   C* dots(int64_t i, int64_t block, int64_t tap) const {
     return dots_ + i * dots_size_ + (block * taps_ + tap) * tile_size_ * 4;
@@ -204,11 +201,7 @@ class Backward {
     });
     for (int64_t group = 0; group < window_.offset_groups; ++group) {
       for (int64_t tap = 0; tap < taps_; ++tap) {
-        fill_samples(window_, tiles_, tile, group, tap, map_, samples_ + table(i, group, tap));
-        if (wants_slopes_) {
-          fill_slope_rows(window_, tiles_, tile, group, tap, map_,
-                          slope_rows_ + table(i, group, tap));
-        }
+        fill_samples(window_, tiles_, tile, group, tap, strides_, samples(i, group, tap));
       }
     }
   }
@@ -216,7 +209,7 @@ class Backward {
   void run_block(int64_t i, int64_t block, int64_t tap, int64_t worker) const {
     const int64_t rows = tiles_.rows(first_tile_ + i);
     const C* const grad = grad_rows(i) + blocks_.group(block) * outputs_;
-    const int64_t entry = table(i, blocks_.offset_group(block), tap);
+    const Samples<C>& at = samples(i, blocks_.offset_group(block), tap);
     C* const columns = tile_columns_ + worker * 2 * tile_size_ * kBlock<C>;
 
     if (needs_grad_columns_) {
@@ -225,19 +218,19 @@ class Backward {
       multiply_panel<C, Lies::kRows>(grad, grad_stride_, rows, outputs_,
                                      packed(packed_weight_, block, tap), grad_columns, false);
       if (wants_slopes_) {
+        const RowMap<const C> map = input_maps_.read_only_map(block);
         C* const out = dots(i, block, tap);
         for (int64_t row = 0; row < rows; ++row) {
-          dot_rows(input_maps_.block(block), slope_rows_[entry + row].row,
-                   grad_columns + row * kBlock<C>, out + row * 4);
+          dot_rows(map, at, row, grad_columns + row * kBlock<C>, out + row * 4);
         }
       }
       if (gradients_.input.defined() && !staged_) scatter(i, block, tap, grad_columns);
     }
 
     if (gradients_.weight.defined()) {
+      const RowMap<const C> map = input_maps_.read_only_map(block);
       for (int64_t row = 0; row < rows; ++row) {
-        gather_row(input_maps_.block(block), samples_[entry + row], kBlock<C>,
-                   columns + row * kBlock<C>);
+        gather_row(map, at, row, kBlock<C>, columns + row * kBlock<C>);
       }
       multiply_panel<C, Lies::kColumns>(grad, grad_stride_, outputs_, rows, columns,
                                         packed(packed_grad_weight_, block, tap), true);
@@ -246,40 +239,49 @@ class Backward {
 
   void scatter(int64_t i, int64_t block, int64_t tap, const C* grad_columns) const {
     const int64_t rows = tiles_.rows(first_tile_ + i);
-    const Sample<C>* samples = samples_ + table(i, blocks_.offset_group(block), tap);
+    const Samples<C>& at = samples(i, blocks_.offset_group(block), tap);
+    const RowMap<C> map = grad_input_maps_.map(block);
     for (int64_t row = 0; row < rows; ++row) {
-      scatter_row(grad_input_maps_.block(block), samples[row], grad_columns + row * kBlock<C>);
+      scatter_row(map, at, row, grad_columns + row * kBlock<C>);
     }
   }
 
   // grad_mask and grad_offset of tile i of the band, from the dot products of all blocks.
   void write_slopes(int64_t i, int64_t worker) const {
     C* const sums = tile_sums_ + worker * tile_size_ * 4;
+    const int64_t count = tiles_.rows(first_tile_ + i) * 4;
     const int64_t blocks = blocks_.per_offset_group();
     for (int64_t group = 0; group < window_.offset_groups; ++group) {
       for (int64_t tap = 0; tap < taps_; ++tap) {
-        const int64_t channel = group * taps_ + tap;
-        memset(sums, 0, static_cast<size_t>(tile_size_ * 4) * sizeof(C));
+        memset(sums, 0, static_cast<size_t>(count) * sizeof(C));
         for (int64_t block = group * blocks; block < (group + 1) * blocks; ++block) {
           const C* const part = dots(i, block, tap);
-          for (int64_t j = 0; j < tile_size_ * 4; ++j) sums[j] += part[j];
+          for (int64_t j = 0; j < count; ++j) sums[j] += part[j];
         }
-        const auto write = [&](int64_t row, int64_t n, int64_t oy, int64_t ox) {
-          const C* const corners = sums + row * 4;
-          const auto value = window_.stencil(n, group, tap, oy, ox);
-          if (gradients_.mask.defined()) {
-            gradients_.mask(n, channel, oy, ox) = convert<T>(weigh_dots(value.y, value.x, corners));
-          }
-          if (gradients_.offset.defined()) {
-            const auto slope = window_.stencil(n, group, tap, oy, ox, 1, 1);
-            gradients_.offset(n, 2 * channel, oy, ox) =
-                convert<T>(value.mask * weigh_dots(slope.y, value.x, corners));
-            gradients_.offset(n, 2 * channel + 1, oy, ox) =
-                convert<T>(value.mask * weigh_dots(value.y, slope.x, corners));
-          }
-        };
-        for_each_pixel(window_, tiles_, first_tile_ + i, write);
+        for_each_batch(window_, tiles_, first_tile_ + i, group, tap,
+                       [&](const PointBatch<T>& batch, int64_t row, int64_t lanes) {
+                         for (int64_t lane = 0; lane < lanes; ++lane) {
+                           write_slopes(batch, lane, group * taps_ + tap, sums + (row + lane) * 4);
+                         }
+                       });
       }
+    }
+  }
+
+  // `channel` is the mask's; the offset has two for each.
+  void write_slopes(const PointBatch<T>& batch, int64_t lane, int64_t channel,
+                    const C* dots) const {
+    const int64_t n = batch.n(), oy = batch.oy(lane), ox = batch.ox(lane);
+    const TapStencil<C> value = batch.stencil(lane);
+    if (gradients_.mask.defined()) {
+      gradients_.mask(n, channel, oy, ox) = convert<T>(weigh_dots(value.y, value.x, dots));
+    }
+    if (gradients_.offset.defined()) {
+      const TapStencil<C> slope = batch.stencil(lane, 1, 1);
+      gradients_.offset(n, 2 * channel, oy, ox) =
+          convert<T>(value.mask * weigh_dots(slope.y, value.x, dots));
+      gradients_.offset(n, 2 * channel + 1, oy, ox) =
+          convert<T>(value.mask * weigh_dots(value.y, slope.x, dots));
     }
   }
 
@@ -300,14 +302,13 @@ class Backward {
   bool staged_ = false;    // grad_columns are kept for a scatter of its own
 
   BlockMaps<C> input_maps_, grad_input_maps_;
-  RowMap map_ = {};
+  RowStrides strides_ = {};
   Tiles tiles_ = {};
   int64_t first_tile_ = 0;  // of the band
 
   int64_t table_size_ = 0, dots_size_ = 0, staged_size_ = 0;  // of a tile
   C* grad_rows_ = nullptr;
-  Sample<C>* samples_ = nullptr;
-  SlopeRows* slope_rows_ = nullptr;
+  Samples<C>* samples_ = nullptr;
   C* dots_ = nullptr;
   C* staged_columns_ = nullptr;
   C* tile_columns_ = nullptr;

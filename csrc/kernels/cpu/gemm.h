@@ -8,26 +8,12 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/rows.h"
 #include "kernels/cpu/vector.h"
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 
-// Two vectors of sums for each row, two of the panel and a broadcast number fill the registers.
-#if defined(__AVX512F__)
-constexpr int kTileRows = 14;
-#else
-constexpr int kTileRows = 6;
-#endif
-
 // A panel of this depth stays in the first-level cache while all rows of the tile pass by.
 constexpr int64_t kDepth = 256;
-
-// Pixels of a tile: with 256 channels a tile of columns and one of sums fill a fifth of a
-// second-level cache of 1 MiB, and a product over the pixels of a tile is deep enough to pay for
-// its sums.
-template <class C>
-constexpr int64_t kTilePixels = 448 / static_cast<int64_t>(sizeof(C)) / kTileRows * kTileRows;
 
 // How the left factor lies in memory: element (row, step) is at row * stride + step for kRows and
 // at row + step * stride for kColumns.
@@ -44,7 +30,7 @@ DEFORMOPS_INLINE void multiply_rows(const C* left, int64_t stride, int64_t depth
   for (int row = 0; row < kRows; ++row) sums[row][0] = sums[row][1] = Vector<C>{};
 
   for (int64_t step = 0; step < depth; ++step) {
-    __builtin_prefetch(row_at(ahead, step * ahead_step), 0, 2);
+    __builtin_prefetch(at_distance(ahead, step * ahead_step), 0, 2);
     const Vector<C> low = load(panel + step * kBlock<C>);
     const Vector<C> high = load(panel + step * kBlock<C> + kLanes<C>);
 #pragma GCC unroll 16
@@ -101,8 +87,8 @@ void multiply_panel(const C* left, int64_t stride, int64_t rows, int64_t depth, 
     for (int64_t i = 0; i < row_steps; ++i) {
       const int64_t row = rows * i / row_steps, end = rows * (i + 1) / row_steps;
       const C* const ahead = kLies == Lies::kRows
-                                 ? row_at(part, (steps + steps * i / row_steps) * kBlock<C>)
-                                 : row_at<const C>(result, (rows + row) * kBlock<C>);
+                                 ? at_distance(part, (steps + steps * i / row_steps) * kBlock<C>)
+                                 : at_distance<const C>(result, (rows + row) * kBlock<C>);
       const int64_t ahead_step =
           kLies == Lies::kRows ? kBlock<C> / row_steps : (end - row) * kBlock<C> / larger(steps, 1);
       multiply_up_to<C, kLies, kTileRows>(

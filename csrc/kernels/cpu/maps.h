@@ -57,18 +57,15 @@ class ChannelRows {
     });
   }
 
-  // The map of the open images, starting at this channel.
-  const C* data(int64_t channel) const {
-    if (!in_place_) return copy_ + channel;
-    return reinterpret_cast<const C*>(input_.pointer(first_)) + channel;
+  // The map of the open images, from this channel on.
+  RowMap<const C> map(int64_t channel) const {
+    if (!in_place_) return {copy_ + channel, zeros_, strides()};
+    return {reinterpret_cast<const C*>(input_.pointer(first_)) + channel, zeros_, strides()};
   }
 
-  RowMap map() const {
-    const int64_t outside = distance_between<C>(data(0), zeros_);
-    if (!in_place_) {
-      return {pixels_ * channels_, input_.sizes[3] * channels_, channels_, outside};
-    }
-    return {input_.strides[0], input_.strides[2], input_.strides[3], outside};
+  RowStrides strides() const {
+    if (in_place_) return {input_.strides[0], input_.strides[2], input_.strides[3]};
+    return {pixels_ * channels_, input_.sizes[3] * channels_, channels_};
   }
 
  private:
@@ -139,9 +136,17 @@ class BlockMaps {
     return blocks.count() * (1 + pixels) * kBlock<C> * static_cast<int64_t>(sizeof(C));
   }
 
-  C* block(int64_t b) const { return data_ + b * images_ * image_size() + kBlock<C>; }
+  RowMap<C> map(int64_t b) const {
+    C* const first = block(b);
+    return {first, first - kBlock<C>, strides()};
+  }
 
-  RowMap map() const { return {image_size(), width_ * kBlock<C>, kBlock<C>, -kBlock<C>}; }
+  RowMap<const C> read_only_map(int64_t b) const {
+    const C* const first = block(b);
+    return {first, first - kBlock<C>, strides()};
+  }
+
+  RowStrides strides() const { return {image_size(), width_ * kBlock<C>, kBlock<C>}; }
 
   void fill_with_zeros(int64_t b, int64_t images) const {
     memset(block(b) - kBlock<C>, 0, static_cast<size_t>(images * image_size()) * sizeof(C));
@@ -174,10 +179,12 @@ class BlockMaps {
  private:
   int64_t image_size() const { return (1 + pixels_) * kBlock<C>; }
 
+  C* block(int64_t b) const { return data_ + b * images_ * image_size() + kBlock<C>; }
+
   template <class Body>
   void for_each_part(const ChannelBlocks& blocks, int64_t images, const Body& body) const {
     constexpr int64_t kPart = 8 * kCopiedPixels;
-    const int64_t parts = divide_up(pixels_, kPart);
+    const int64_t parts = larger(1, divide_up(pixels_, kPart));  // an empty map has its first row
     for_each_task(blocks.count() * images * parts, [&](int64_t task, int64_t) {
       const int64_t begin = task % parts * kPart;
       body(task / parts / images, task / parts % images, begin, smaller(pixels_, begin + kPart));

@@ -30,13 +30,15 @@ template <>
 struct VectorOf<float> {
   typedef float type __attribute__((vector_size(kVectorBytes)));
   typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
-  typedef int32_t integers __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t index;
+  typedef index integers __attribute__((vector_size(kVectorBytes)));
 };
 template <>
 struct VectorOf<double> {
   typedef double type __attribute__((vector_size(kVectorBytes)));
   typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
-  typedef int64_t integers __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t index;
+  typedef index integers __attribute__((vector_size(kVectorBytes)));
 };
 
 template <class C>
@@ -49,6 +51,27 @@ constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
 // maps with one block of channels after the other.
 template <class C>
 constexpr int kBlock = 2 * kLanes<C>;
+
+// Rows of a tile that one step of a product keeps in registers: two vectors of sums for each, two
+// of the other factor and a broadcast number fill them.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 14;
+#else
+constexpr int kTileRows = 6;
+#endif
+
+// Pixels of a tile: with 256 channels a tile of columns and one of sums fill a fifth of a
+// second-level cache of 1 MiB, and a product over the pixels of a tile is deep enough to pay for
+// its sums.
+template <class C>
+constexpr int64_t kTilePixels = 448 / static_cast<int64_t>(sizeof(C)) / kTileRows * kTileRows;
+
+// The address `distance` elements after (or before) another, which need not be in the same array.
+template <class C>
+DEFORMOPS_INLINE C* at_distance(C* address, int64_t distance) {
+  return reinterpret_cast<C*>(reinterpret_cast<uintptr_t>(address) +
+                              static_cast<uintptr_t>(distance) * sizeof(C));
+}
 
 template <class C>
 DEFORMOPS_INLINE Vector<C> load(const C* address) {
