@@ -55,6 +55,15 @@ class Samples:
     times: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     peak: dict[int, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, competitors: Mapping[str, Competitor]) -> Samples:
+        """Returns samples with a place for each step of each competitor, and nothing in them."""
+        return cls({name: {step: {} for step in c.steps} for name, c in competitors.items()})
+
+    def enough(self) -> bool:
+        """Returns whether everybody has had a turn."""
+        return all(step for steps in self.times.values() for step in steps.values())
+
     def seconds(self, name: str, steps: tuple[str, ...]) -> dict[int, float]:
         """Returns the time of ``steps`` together, by round."""
         per_step = [self.times[name][step] for step in steps]
@@ -106,11 +115,12 @@ def take_turn(competitor: Competitor, expected: float, turn_seconds: float) -> d
 def rotate(
     competitors: Mapping[str, Competitor],
     effort: Effort,
+    samples: Samples,
     *,
     peak: Callable[[], float] | None = None,
     progress: Callable[[str, int], None] = lambda name, round_: None,
     seed: int = 0,
-) -> Samples:
+) -> None:
     """Measures all competitors by turns.
 
     Whoever has had ``effort.min_rounds`` turns and ``effort.min_seconds`` drops out; ours stays to
@@ -119,11 +129,11 @@ def rotate(
     Args:
         competitors: by name; ours is called `OURS`.
         effort: how long to measure.
+        samples: what is measured is put here at once, so that an interrupt loses nothing.
         peak: measures the multiply-add peak, once per round.
         progress: called before each turn.
         seed: of the order of the turns.
     """
-    samples = Samples({name: {step: {} for step in c.steps} for name, c in competitors.items()})
     spent = dict.fromkeys(competitors, 0.0)
     expected: dict[str, float] = {}
     for name, competitor in competitors.items():
@@ -152,7 +162,6 @@ def rotate(
     finally:
         if collecting:
             gc.enable()
-    return samples
 
 
 def paired_ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> float:

@@ -12,8 +12,8 @@ from . import memory
 from .case import OURS, Case, Competitor, Entry, MissingPeerError, Suite
 from .machine import Neighbours
 from .peak import FmaPeak
-from .result import CaseResult, Line, make_line
-from .rotation import Effort, rotate
+from .result import CaseResult, make_line
+from .rotation import Effort, Samples, rotate
 from .verify import largest_difference
 
 
@@ -48,33 +48,36 @@ class Session:
                 where = f"[{index + 1}/{len(cases)}] {case.name}"
                 for threads in self.threads:
                     torch.set_num_threads(threads)
-                    result.lines += self._time(case, threads, f"{where}, {threads}T")
+                    self._time(case, threads, result, f"{where}, {threads}T")
                 if self.memory:
                     self._remember(case, result, where)
                 yield result
         finally:
             torch.set_num_threads(before)
 
-    def _time(self, case: Case, threads: int, where: str) -> list[Line]:
+    def _time(self, case: Case, threads: int, result: CaseResult, where: str) -> None:
+        """Adds the lines of one case at one number of threads to its result."""
         self.progress(f"{where}: building and comparing")
         competitors, missing, refused = self._assemble(case, threads)
         peak = self.peak
-        neighbours = Neighbours()
-        samples = rotate(
-            competitors,
-            self.effort,
-            peak=(lambda: peak.measure(threads)) if peak else None,
-            progress=lambda name, round_: self.progress(f"{where}: round {round_}, {name}"),
-        )
-        share = neighbours.share()
-        lines = []
-        for part in case.parts:
-            line = make_line(
-                case, part, threads, samples, one=min(self.threads), all_=max(self.threads)
+        neighbours, samples = Neighbours(), Samples.of(competitors)
+        try:
+            rotate(
+                competitors,
+                self.effort,
+                samples,
+                peak=(lambda: peak.measure(threads)) if peak else None,
+                progress=lambda name, round_: self.progress(f"{where}: round {round_}, {name}"),
             )
-            line.missing, line.refused, line.others_share = missing, refused, share
-            lines.append(line)
-        return lines
+        finally:
+            # Also after an interrupt: a few rounds are better than nothing.
+            if samples.enough():
+                fewest, most = min(self.threads), max(self.threads)
+                for part in case.parts:
+                    line = make_line(case, part, threads, samples, one=fewest, all_=most)
+                    line.missing, line.refused = missing, refused
+                    line.others_share = neighbours.share()
+                    result.lines.append(line)
 
     def _assemble(
         self, case: Case, threads: int

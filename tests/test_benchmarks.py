@@ -74,7 +74,10 @@ def suite_of(*cases: Case) -> Suite:
 def test_everybody_has_enough_turns_and_ours_a_part_in_every_round() -> None:
     entries = {name: constant() for name in (OURS, "a", "b")}
     competitors = {name: entry.factory(1) for name, entry in entries.items()}
-    samples = rotate(competitors, Effort(min_rounds=4, min_seconds=0), peak=lambda: 1e9)
+    samples = Samples.of(competitors)
+    assert not samples.enough()
+    rotate(competitors, Effort(min_rounds=4, min_seconds=0), samples, peak=lambda: 1e9)
+    assert samples.enough()
     assert set(samples.peak) == {0, 1, 2, 3}
     for name in entries:
         assert set(samples.times[name]["forward"]) == {0, 1, 2, 3}
@@ -90,7 +93,8 @@ def test_whoever_has_had_enough_drops_out_but_ours(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(rotation, "take_turn", turn)
     competitors = {name: constant().factory(1) for name in (OURS, "slow", "fast")}
-    rotate(competitors, Effort(min_rounds=2, min_seconds=0.45, turn_seconds=0))
+    effort = Effort(min_rounds=2, min_seconds=0.45, turn_seconds=0)
+    rotate(competitors, effort, Samples.of(competitors))
     assert {name: turns.count(name) for name in competitors} == {OURS: 5, "slow": 2, "fast": 5}
 
 
@@ -100,7 +104,8 @@ def test_the_order_of_turns_changes_and_is_the_same_in_every_run() -> None:
         calls: list[str] = []
         entries = {name: constant(1, calls, name) for name in (OURS, "a", "b", "c")}
         competitors = {name: entry.factory(1) for name, entry in entries.items()}
-        rotate(competitors, Effort(min_rounds=6, min_seconds=0, turn_seconds=1e-9))
+        effort = Effort(min_rounds=6, min_seconds=0, turn_seconds=1e-9)
+        rotate(competitors, effort, Samples.of(competitors))
         orders.append(calls)
     assert orders[0] == orders[1]
     last_rounds = orders[0][-16:]
@@ -134,8 +139,9 @@ def test_an_interrupt_gives_the_collector_back() -> None:
     def interrupted() -> float:
         raise KeyboardInterrupt
 
+    competitors = {OURS: constant().factory(1)}
     with pytest.raises(KeyboardInterrupt):
-        rotate({OURS: constant().factory(1)}, BRIEF, peak=interrupted)
+        rotate(competitors, BRIEF, Samples.of(competitors), peak=interrupted)
     assert gc.isenabled()
 
 
@@ -410,21 +416,27 @@ def test_an_interrupt_prints_what_is_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     made_up_suite(monkeypatch)
-    real = Session._time
+    real, seen = rotation.take_turn, []
 
-    def interrupted(session: Session, case: Case, threads: int, where: str) -> list[Line]:
-        if case.name == "second case" and threads == 2:
-            raise KeyboardInterrupt
-        return real(session, case, threads, where)
+    def interrupted(competitor: Competitor, *arguments: float) -> dict[str, float]:
+        if "backward" in competitor.steps:
+            seen.append(competitor)
+            if len(seen) == 4:  # the second round at two threads
+                raise KeyboardInterrupt
+        return real(competitor, *arguments)
 
-    monkeypatch.setattr(Session, "_time", interrupted)
+    monkeypatch.setattr(rotation, "take_turn", interrupted)
     before = torch.get_num_threads()
     file = tmp_path / "out.json"
     assert command.main(["deform_conv", *BRIEFLY, "--json", str(file)]) == 130
     text = capsys.readouterr().out
     assert "second case: backward" in text
     assert "interrupted" in text
-    assert len(json.loads(file.read_text())["results"][1]["lines"]) == 2
+    lines = json.loads(file.read_text())["results"][1]["lines"]
+    assert [(line["threads"], line["part"]) for line in lines] == [
+        (threads, part) for threads in (1, 2) for part in ("backward", "forward+backward")
+    ]
+    assert len(lines[-1]["competitors"][OURS]["rounds_seconds"]) == 1
     assert torch.get_num_threads() == before
 
 
