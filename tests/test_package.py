@@ -157,6 +157,7 @@ def same_build() -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_wheel(tmp_path: Path) -> None:
     options = ["--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", str(tmp_path)]
     run(sys.executable, "-m", "pip", "wheel", *options, ROOT, **same_build())
