@@ -12,7 +12,7 @@ from .case import OURS
 from .engines import require
 from .machine import cpu_name
 from .result import CaseResult, Line
-from .table import thread_count, three_digits, times
+from .table import DISTURBED, thread_count, three_digits, times
 
 PAPER, INK, QUIET, RULE = "#ffffff", "#20242a", "#7b828c", "#e3e5e8"
 OUR_COLORS = ("#0b6e8a", "#6fb0c2", "#a9d0da")
@@ -61,7 +61,7 @@ def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
         bars = sum(HEADING + GAP + _rows(lines, *group, colors) * BAR for group in groups)
         height = bars * INCHES_PER_BAR + MARGIN_TOP + MARGIN_BOTTOM
         figure = Figure(figsize=(WIDTH, height), facecolor=PAPER)
-        _headline(figure, title, colors, height)
+        _headline(figure, title, lines, colors, height)
         for column, count in enumerate(threads):
             width = 0.94 / len(threads)
             axes = figure.add_axes((
@@ -84,7 +84,9 @@ def _colors(lines: Sequence[Line]) -> dict[str, str]:
     return dict(zip(ours, cycle(OUR_COLORS))) | dict(zip(peers, cycle(PEER_COLORS)))
 
 
-def _headline(figure: Any, title: str, colors: dict[str, str], height: float) -> None:
+def _headline(
+    figure: Any, title: str, lines: Sequence[Line], colors: dict[str, str], height: float
+) -> None:
     def at(inches: float) -> float:
         return 1 - inches / height
 
@@ -98,14 +100,20 @@ def _headline(figure: Any, title: str, colors: dict[str, str], height: float) ->
         x = label.get_window_extent().x0 / figure.bbox.width - 0.05 / WIDTH
         figure.text(x, at(0.38), "■", ha="right", color=color, fontsize=11)
         x -= 0.32 / WIDTH
-    figure.text(
-        0.03,
-        0.25 / height,
-        "100 % is the floor: the flops of the matrix product at the peak, measured in each round. "
-        "Times are medians; 2.0x: ours is 2.0 times as fast. "
-        "Thin ticks: a plain convolution, for orientation.",
-        color=QUIET,
+    figure.text(0.03, 0.25 / height, _footer(lines), color=QUIET)
+
+
+def _footer(lines: Sequence[Line]) -> str:
+    text = (
+        "100 % is the floor: the flops of the case at the peak, measured in each round. "
+        "Times are medians; 2.0x: ours is 2.0 times as fast."
     )
+    if any(m.landmark for line in lines for m in line.measurements.values()):
+        text += " Thin ticks: a plain convolution, for orientation."
+    share = max(line.others_share or 0 for line in lines)
+    if share > DISTURBED:
+        text += f" Disturbed: other processes used up to {share:.0%} of the machine."
+    return text
 
 
 def _landmark(line: Line, name: str) -> bool:

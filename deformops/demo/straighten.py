@@ -18,7 +18,7 @@ from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
 from deformops.nn import DeformConv2d
 
 FILE = "straighten.png"
-ENLARGED = 5
+AMPLIFIED = 5
 ROUNDS = 7
 # Output pixels, as fractions (y, x) of the map, whose offsets are drawn.
 SHOWN = ((0.2, 0.2), (0.3, 0.85), (0.8, 0.12), (0.75, 0.68))
@@ -92,7 +92,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         ),
         Panel(
             on_paper(as_image(_difference(straight, original)), valid),
-            f"What is lost, {ENLARGED} times enlarged",
+            f"What is lost, amplified {AMPLIFIED} times",
             f"Output against photo: {ours:.1f} dB. Sampling twice, at scale {warp.scale:.2f}, "
             f"loses fine texture; exact bilinear sampling loses the same ({limit:.1f} dB).",
         ),
@@ -164,7 +164,7 @@ def _seconds(run: Callable[[], Tensor]) -> float:
 def _difference(image: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
     """Returns the mean error over colours as ink on white, [3, H, W]."""
     error = np.abs(image - reference).mean(axis=0, keepdims=True)
-    return 1 - np.minimum(1, ENLARGED * error).repeat(3, axis=0)
+    return 1 - np.minimum(1, AMPLIFIED * error).repeat(3, axis=0)
 
 
 def _grid_lines(warp: Warp) -> list[Points]:
