@@ -92,9 +92,9 @@ void preempt() {
 
 void register_instrumented_module(const void* begin, const void* end, bool sees_every_access) {
   Device& device = Device::get();
-  device.module_begin = begin;
-  device.module_end = end;
-  if (sees_every_access) device.race.enable();
+  const std::lock_guard<std::recursive_mutex> lock(device.mutex);
+  device.modules.push_back(
+      {static_cast<const char*>(begin), static_cast<const char*>(end), sees_every_access});
 }
 
 void refuse_undefined_behaviour(const char* message, Site site) {
@@ -141,14 +141,14 @@ void fill_memory(void* data, int byte, size_t bytes) {
   Device& device = Device::get();
   const std::lock_guard<std::recursive_mutex> lock(device.mutex);
   std::memset(data, byte, bytes);
-  if (device.race.enabled()) device.race.host_wrote(data, bytes);
+  device.race.host_wrote(data, bytes);
 }
 
 void copy_memory(void* destination, const void* source, size_t bytes) {
   Device& device = Device::get();
   const std::lock_guard<std::recursive_mutex> lock(device.mutex);
   std::memmove(destination, source, bytes);
-  if (device.race.enabled()) device.race.host_wrote(destination, bytes);
+  device.race.host_wrote(destination, bytes);
 }
 
 MemoryScope::MemoryScope(const char* op) {
@@ -173,7 +173,7 @@ void register_memory(const void* data, size_t bytes, Memory memory, const char* 
   Device& device = Device::get();
   const std::lock_guard<std::recursive_mutex> lock(device.mutex);
   // What an earlier owner of these bytes wrote is no value of theirs.
-  if (memory == Memory::kUninitialized && device.race.enabled()) device.race.forget(data, bytes);
+  if (memory == Memory::kUninitialized) device.race.forget(data, bytes);
   device.regions.add(data, bytes, memory, name);
 }
 

@@ -11,7 +11,7 @@ namespace deformops::simulation {
 
 void AsyncUnit::begin_block(Random& random, bool always_late) {
   random_ = &random;
-  static constexpr double kLate[] = {1, 1, 0, 0.5};
+  static constexpr double kLate[] = {1, 0.5, 0.5, 0};
   late_ = always_late ? 1 : kLate[random.below(4)];
 }
 

@@ -65,7 +65,7 @@ void Device::note_failure(std::string kind, std::string message, Site site) {
   if (running.thread != nullptr) {
     failure.in_thread = true;
     failure.thread = block.running_thread().index;
-    failure.stack = call_stack(module_begin, module_end, failure.kernel);
+    failure.stack = call_stack(module->begin, module->end, failure.kernel);
   }
   // A site is where the kernel called the engine. Without debug information it is all that is known.
   const auto found = std::find_if(failure.stack.begin(), failure.stack.end(), [&](const Place& p) {
@@ -99,6 +99,12 @@ void Device::count_access(const Thread& thread, Motion motion, const void* addre
 }
 
 void Device::validate(const Launch& launch) {
+  const auto found = std::find_if(modules.begin(), modules.end(), [&](const Module& candidate) {
+    return candidate.contains(launch.kernel);
+  });
+  if (found == modules.end()) fail("launch", "the kernel's library was built without its hooks");
+  module = &*found;
+
   const dim3 grid = launch.grid, threads = launch.block;
   const uint64_t count = uint64_t{threads.x} * threads.y * threads.z;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
@@ -122,8 +128,7 @@ void Device::validate(const Launch& launch) {
 bool Device::is_constant(const void* address) const {
   const auto* arguments = static_cast<const char*>(current->arguments);
   const auto* at = static_cast<const char*>(address);
-  return (at >= arguments && at < arguments + current->argument_bytes) ||
-         (at >= module_begin && at < module_end);
+  return (at >= arguments && at < arguments + current->argument_bytes) || module->contains(at);
 }
 
 void Device::launch(const Launch& launch) {
@@ -148,7 +153,7 @@ void Device::launch(const Launch& launch) {
                       opted_in ? static_cast<size_t>(kModel.shared_bytes_per_block)
                                : SharedMemory::kDefaultLimit);
   if (!regions.fenced()) race.forget_everything();
-  race.begin_launch();
+  race.begin_launch(module->sees_every_access);
   profiler.begin_launch(options.profile && race.enabled());
   running.until_preemption = random.geometric(options.preemption);
   run_blocks();

@@ -61,9 +61,15 @@ class Device {
   std::optional<Failure> last_failure;
   std::unordered_map<const void*, size_t> dynamic_shared_limits;
 
-  // Where kernels' code lies, once their library has said so.
-  const void* module_begin = nullptr;
-  const void* module_end = nullptr;
+  // Libraries that hold kernels; `module` is that of the kernel being executed.
+  struct Module {
+    const char* begin;
+    const char* end;
+    bool sees_every_access;
+    bool contains(const void* address) const { return address >= begin && address < end; }
+  };
+  std::deque<Module> modules;
+  const Module* module = nullptr;
 
  private:
   Device();

@@ -17,7 +17,7 @@ std::string owner(const Stamp& stamp, const Block& block, uint32_t present_block
 }
 
 std::string place_of(int32_t place) {
-  const char* pc = static_cast<const char*>(Device::get().module_begin) + place;
+  const char* pc = Device::get().module->begin + place;
   std::string text;
   for (const Place& line : places_at(pc)) text += (text.empty() ? "" : " < ") + to_string(line);
   return text.empty() ? "an unknown place" : text;
@@ -42,7 +42,8 @@ std::string bytes_text(size_t bytes) {
 
 }  // namespace
 
-void RaceChecker::begin_launch() {
+void RaceChecker::begin_launch(bool enabled) {
+  enabled_ = enabled;
   first_block_of_launch_ = block_ + 1;
   published_.clear();
 }
@@ -57,15 +58,38 @@ void RaceChecker::begin_block() {
   block_acquired_.clear();
 }
 
+void RaceChecker::forget(const void* data, size_t bytes) {
+  shadow_.forget(data, bytes);
+  const auto begin = reinterpret_cast<uintptr_t>(data), end = begin + bytes;
+  std::vector<Range> left;
+  for (const Range& range : written_by_host_) {
+    const Range below = {range.begin, std::min(range.end, begin)};
+    const Range above = {std::max(range.begin, end), range.end};
+    if (below.begin < below.end) left.push_back(below);
+    if (above.begin < above.end) left.push_back(above);
+  }
+  written_by_host_ = std::move(left);
+}
+
+void RaceChecker::forget_everything() {
+  shadow_.forget_everything();
+  written_by_host_.clear();
+}
+
 void RaceChecker::host_wrote(const void* data, size_t bytes) {
-  ++block_;
-  const Stamp host = {block_, 0, 0, 0, false, false};
-  shadow_.visit(data, bytes, [&](Cell& cell, const void*) { cell = {host, {}, {}, {}}; });
+  forget(data, bytes);
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  written_by_host_.push_back({begin, begin + bytes});
+}
+
+bool RaceChecker::host_wrote_at(const void* address) const {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  return std::any_of(written_by_host_.begin(), written_by_host_.end(),
+                     [&](const Range& range) { return at >= range.begin && at < range.end; });
 }
 
 Stamp RaceChecker::stamp_of(const Thread& thread, Kind kind, const void* pc) const {
-  const auto place = static_cast<const char*>(pc) -
-                     static_cast<const char*>(Device::get().module_begin);
+  const auto place = static_cast<const char*>(pc) - Device::get().module->begin;
   return {block_,
           thread.clock,
           static_cast<int32_t>(place),
@@ -119,7 +143,7 @@ RaceChecker::Space RaceChecker::classify(const void* address, size_t bytes, bool
     if (write) device.fail("read only", "write to the kernel's parameters");
     return Space::kOther;
   }
-  if (at >= device.module_begin && at + bytes <= device.module_end) return Space::kGlobal;
+  if (device.module->contains(at)) return Space::kGlobal;
   if (device.regions.fenced()) {
     const Regions::Region* region = device.regions.find(address, bytes);
     if (region == nullptr) {
@@ -211,7 +235,7 @@ void RaceChecker::access(Thread& thread, const void* address, size_t bytes, Effe
         word_begin = at;
         word_written = false;
       }
-      word_written |= cell.write.exists();
+      word_written |= cell.write.exists() || host_wrote_at(at);
     }
     check(cell, thread, write, kind, at);
     if (!write) {

@@ -34,15 +34,13 @@ class RaceChecker {
  public:
   enum class Kind : uint8_t { kPlain, kAtomic };
 
-  // Nothing is checked until the library of the kernels says that it has hooks.
+  // `enabled`: whether the kernel's library tells of its accesses.
+  void begin_launch(bool enabled);
   bool enabled() const { return enabled_; }
-  void enable() { enabled_ = true; }
-
-  void begin_launch();
   void begin_block();
   // Forgets what happened to memory: an earlier owner's doings are not its own.
-  void forget(const void* data, size_t bytes) { shadow_.forget(data, bytes); }
-  void forget_everything() { shadow_.forget_everything(); }
+  void forget(const void* data, size_t bytes);
+  void forget_everything();
   void host_wrote(const void* data, size_t bytes);
 
   // --- by the running thread ---
@@ -101,6 +99,12 @@ class RaceChecker {
 
   bool enabled_ = false;
   Shadow shadow_;
+  struct Range {
+    uintptr_t begin;
+    uintptr_t end;
+  };
+  std::vector<Range> written_by_host_;  // by no block, that is; disjoint
+  bool host_wrote_at(const void* address) const;
 
   // Blocks are numbered through over all launches, so that old stamps need not be wiped.
   uint32_t block_ = 0;
