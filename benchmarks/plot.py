@@ -19,7 +19,7 @@ OUR_COLORS = ("#0b6e8a", "#6fb0c2", "#a9d0da")
 PEER_COLORS = ("#dfa55c", "#8fa9b8", "#bccad2", "#b79fc4", "#9cb58f")
 BAR, GAP, HEADING = 1.0, 0.35, 1.5  # heights, in bars
 INCHES_PER_BAR = 0.19
-WIDTH, MARGIN_TOP, MARGIN_BOTTOM = 12.0, 1.15, 0.75  # inches
+WIDTH, MARGIN_TOP, MARGIN_BOTTOM = 12.0, 1.15, 0.85  # inches
 
 
 def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
@@ -100,7 +100,7 @@ def _headline(
         x = label.get_window_extent().x0 / figure.bbox.width - 0.05 / WIDTH
         figure.text(x, at(0.38), "■", ha="right", color=color, fontsize=11)
         x -= 0.32 / WIDTH
-    figure.text(0.03, 0.25 / height, _footer(lines), color=QUIET)
+    figure.text(0.03, 0.45 / height, _footer(lines), color=QUIET, va="top", linespacing=1.5)
 
 
 def _footer(lines: Sequence[Line]) -> str:
@@ -112,7 +112,7 @@ def _footer(lines: Sequence[Line]) -> str:
         text += " Thin ticks: a plain convolution, for orientation."
     share = max(line.others_share or 0 for line in lines)
     if share > DISTURBED:
-        text += f" Disturbed: other processes used up to {share:.0%} of the machine."
+        text += f"\nDisturbed: other processes used up to {share:.0%} of the machine."
     return text
 
 
