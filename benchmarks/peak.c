@@ -15,24 +15,24 @@ static double now(void) {
 
 // Defines `double NAME(int64_t rounds)`: multiply-adds of vectors of BYTES bytes, in flop/s.
 // The empty asm hides the values from the compiler, which could otherwise merge the rounds.
-#define DEFINE_PEAK(NAME, TARGET, BYTES, CHAINS, REGISTER)                              \
-  typedef float NAME##_vector __attribute__((vector_size(BYTES)));                      \
-  TARGET static double NAME(int64_t rounds) {                                           \
-    NAME##_vector chain[CHAINS], scale, shift;                                          \
-    for (int lane = 0; lane < (int)(BYTES / sizeof(float)); ++lane) {                   \
-      scale[lane] = 0.999f;                                                             \
-      shift[lane] = 1e-3f;                                                              \
-    }                                                                                   \
+#define DEFINE_PEAK(NAME, TARGET, BYTES, CHAINS, REGISTER)                                       \
+  typedef float NAME##_vector __attribute__((vector_size(BYTES)));                               \
+  TARGET static double NAME(int64_t rounds) {                                                    \
+    NAME##_vector chain[CHAINS], scale, shift;                                                   \
+    for (int lane = 0; lane < (int)(BYTES / sizeof(float)); ++lane) {                            \
+      scale[lane] = 0.999f;                                                                      \
+      shift[lane] = 1e-3f;                                                                       \
+    }                                                                                            \
     _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; ++c) chain[c] = scale * (float)(c + 1); \
-    const double start = now();                                                         \
-    for (int64_t round = 0; round < rounds; ++round) {                                  \
-      _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; ++c) {                       \
-        chain[c] = chain[c] * scale + shift;                                            \
-        __asm__ volatile("" : "+" REGISTER(chain[c]));                                  \
-      }                                                                                 \
-    }                                                                                   \
-    const double seconds = now() - start;                                               \
-    return 2.0 * CHAINS * (BYTES / sizeof(float)) * rounds / seconds;                   \
+    const double start = now();                                                                  \
+    for (int64_t round = 0; round < rounds; ++round) {                                           \
+      _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; ++c) {                                \
+        chain[c] = chain[c] * scale + shift;                                                     \
+        __asm__ volatile("" : "+" REGISTER(chain[c]));                                           \
+      }                                                                                          \
+    }                                                                                            \
+    const double seconds = now() - start;                                                        \
+    return 2.0 * CHAINS * (BYTES / sizeof(float)) * rounds / seconds;                            \
   }
 
 #if defined(__x86_64__)
@@ -47,7 +47,9 @@ DEFINE_PEAK(peak_portable, , 16, 12, "m")
 
 #if defined(__x86_64__)
 static int has_avx512(void) { return __builtin_cpu_supports("avx512f"); }
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static int has_avx2(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
 
 // The vector instructions that `fma_peak` uses on this machine.
