@@ -148,7 +148,11 @@ def _subsample(
     # [N, pY, pX, O, mY, mX] -> [N, O, mY, pY, mX, pX]
     small = small.unflatten(0, (batch, *periods)).permute(0, 3, 4, 1, 5, 2)
     output = small.flatten(4, 5).flatten(2, 3)[..., : output_size[0], : output_size[1]]
-    return _in_layout_of(input, output)
+    if torch.compiler.is_compiling():
+        # The compiler chooses layouts; to ask for one here is to compile again for other sizes.
+        return output
+    layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
+    return output.contiguous(memory_format=layout)
 
 
 class _InBestLayout(torch.autograd.Function):
@@ -216,12 +220,6 @@ def _is_channels_last(tensor: Tensor) -> bool:
     """Where both formats fit (one channel, one pixel) a tensor counts as contiguous."""
     channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
     return channels_last and not tensor.is_contiguous()
-
-
-def _in_layout_of(input: Tensor, output: Tensor) -> Tensor:
-    if _is_channels_last(input):
-        return output.contiguous(memory_format=torch.channels_last)
-    return output.contiguous()
 
 
 def _pays_to_convert(input: Tensor, weight: Tensor, sampling: Sampling) -> bool:
