@@ -13,36 +13,42 @@ static double now(void) {
   return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
+#define REPEAT_12(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define REPEAT_16(X) REPEAT_12(X) X(12) X(13) X(14) X(15)
+#define REPEAT_24(X) REPEAT_16(X) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
+
+// Variables and not an array: compilers leave an array in memory, and its latency in the chain.
+#define START(i) vector chain##i = scale * (float)(i + 1);
+#define STEP(i) chain##i = chain##i * scale + shift;
+#define ADD(i) total += chain##i;
+
+static volatile float result;  // what is stored here cannot be left out
+
 // Defines `double NAME(int64_t rounds)`: multiply-adds of vectors of BYTES bytes, in flop/s.
-// The empty asm hides the values from the compiler, which could otherwise merge the rounds.
-#define DEFINE_PEAK(NAME, TARGET, BYTES, CHAINS, REGISTER)                                       \
-  typedef float NAME##_vector __attribute__((vector_size(BYTES)));                               \
-  TARGET static double NAME(int64_t rounds) {                                                    \
-    NAME##_vector chain[CHAINS], scale, shift;                                                   \
-    for (int lane = 0; lane < (int)(BYTES / sizeof(float)); ++lane) {                            \
-      scale[lane] = 0.999f;                                                                      \
-      shift[lane] = 1e-3f;                                                                       \
-    }                                                                                            \
-    _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; ++c) chain[c] = scale * (float)(c + 1); \
-    const double start = now();                                                                  \
-    for (int64_t round = 0; round < rounds; ++round) {                                           \
-      _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; ++c) {                                \
-        chain[c] = chain[c] * scale + shift;                                                     \
-        __asm__ volatile("" : "+" REGISTER(chain[c]));                                           \
-      }                                                                                          \
-    }                                                                                            \
-    const double seconds = now() - start;                                                        \
-    return 2.0 * CHAINS * (BYTES / sizeof(float)) * rounds / seconds;                            \
+#define DEFINE_PEAK(NAME, TARGET, BYTES, CHAINS)                      \
+  TARGET static double NAME(int64_t rounds) {                         \
+    typedef float vector __attribute__((vector_size(BYTES)));         \
+    vector total = {0};                                               \
+    const vector scale = total + 0.999f, shift = total + 1e-3f;       \
+    REPEAT_##CHAINS(START);                                           \
+    const double start = now();                                       \
+    for (int64_t round = 0; round < rounds; ++round) {                \
+      REPEAT_##CHAINS(STEP)                                           \
+    }                                                                 \
+    REPEAT_##CHAINS(ADD);                                             \
+    result = total[0];                                                \
+    const double seconds = now() - start;                             \
+    return 2.0 * CHAINS * (BYTES / sizeof(float)) * rounds / seconds; \
   }
 
 #if defined(__x86_64__)
-DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f"))), 64, 16, "v")
-DEFINE_PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 32, 12, "x")
-DEFINE_PEAK(peak_portable, , 16, 12, "x")
+DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f"))), 64, 16)
+DEFINE_PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 32, 12)
+DEFINE_PEAK(peak_portable, , 16, 12)
 #elif defined(__aarch64__)
-DEFINE_PEAK(peak_portable, , 16, 24, "w")
+DEFINE_PEAK(peak_portable, , 16, 24)
 #else
-DEFINE_PEAK(peak_portable, , 16, 12, "m")
+DEFINE_PEAK(peak_portable, , 16, 12)
 #endif
 
 #if defined(__x86_64__)
