@@ -245,7 +245,7 @@ void run(const Context& context, const SampledWindow<typename M::T>& window,
   problem.group_outputs = weight.sizes[0] / channels.groups;
   problem.offset_group_segments = channels.offset_group_segments();
   problem.steps = static_cast<int>(divide_up(problem.group_outputs, Shape::kK));
-  problem.pixel_tiles = static_cast<int>(divide_up(window.pixels(), Shape::kN));
+  problem.pixel_tiles = tile_pixels(window, Shape::kN);
 
   const int64_t row_tiles = channels.segments() * tiling.chunks * tiling.tap_tiles;
   if (row_tiles * problem.steps > 0) {

@@ -174,7 +174,7 @@ void run(const Context& context, const SampledWindow<typename M::T>& window,
   problem.offset_group_channels = channels.offset_group_channels;
   problem.m_tiles = static_cast<int>(divide_up(problem.group_outputs, Shape::kM));
   problem.row_tiles = channels.segments() * tiling.chunks * tiling.tap_tiles;
-  problem.image_spans = divide_up(window.pixels(), kSpan<T>);
+  problem.image_spans = tile_pixels(window, kSpan<T>);
   problem.spans = input.sizes[0] * problem.image_spans;
 
   const int64_t weights = count_of(grad_weight);

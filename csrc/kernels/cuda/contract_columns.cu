@@ -93,7 +93,7 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
   problem.plane = plane_of(input);
   problem.vectors = has_vectors(input, segment);
   problem.tiling = tile_rows(segment, window.taps(), StageRows<T>::kRows, StageRows<T>::kLeast);
-  problem.pixel_tiles = static_cast<int>(divide_up(window.pixels(), Tile<T>::kN));
+  problem.pixel_tiles = tile_pixels(window, Tile<T>::kN);
   const auto kernel = lanes_of(input) == Lanes::kChannels
                           ? contract_columns_kernel<T, Lanes::kChannels>
                           : contract_columns_kernel<T, Lanes::kPixels>;

@@ -176,7 +176,7 @@ void run(const Context& context, const SampledWindow<typename M::T>& window,
   problem.offset_group_channels = channels.offset_group_channels;
   problem.steps = static_cast<int>(walk_length(tiling, channels.group_segments()));
   problem.m_tiles = static_cast<int>(divide_up(problem.group_outputs, Shape::kM));
-  problem.pixel_tiles = static_cast<int>(divide_up(window.pixels(), Shape::kN));
+  problem.pixel_tiles = tile_pixels(window, Shape::kN);
 
   if (problem.steps > 0) {
     const int64_t tiles = problem.groups * problem.m_tiles;

@@ -105,7 +105,7 @@ void gather_columns(const Context& context, const SampledWindow<T>& window, View
   problem.plane = plane_of(input);
   problem.vectors = has_vectors(input, segment);
   problem.tiling = tile_rows(segment, window.taps(), Shape::kRows, Shape::kLeast);
-  problem.pixel_tiles = static_cast<int>(divide_up(window.pixels(), Shape::kPixels));
+  problem.pixel_tiles = tile_pixels(window, Shape::kPixels);
   const auto kernel = lanes_of(input) == Lanes::kChannels
                           ? gather_columns_kernel<T, Lanes::kChannels>
                           : gather_columns_kernel<T, Lanes::kPixels>;

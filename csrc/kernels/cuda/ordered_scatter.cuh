@@ -12,6 +12,7 @@
 
 #include "core/context.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sort.cuh"
 #include "kernels/cuda/taps.cuh"
 
@@ -178,7 +179,7 @@ class OrderedScatter {
                  int64_t channels, size_t slot_bytes)
       : stream_(context.stream),
         window_(window),
-        pixel_tiles_(static_cast<int>(divide_up(window.pixels(), Tile<T>::kN))),
+        pixel_tiles_(tile_pixels(window, Tile<T>::kN)),
         tiles_(images * pixel_tiles_),
         group_channels_(channels / window.offset_groups),
         cells_{window.y.input + 1, window.x.input + 1, window.offset_groups},

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <stdexcept>
 
+#include "geometry/window.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace deformops::cuda {
@@ -108,6 +110,15 @@ inline Channels split_channels(int64_t channels, int64_t group_channels, int64_t
   split.offset_group_channels = channels / offset_groups;
   split.segment = std::gcd(split.group_channels, split.offset_group_channels);
   return split;
+}
+
+// Tiles of `tile` pixels in the output of a window; kernels count the pixels of one map in 32 bits.
+template <class T>
+int tile_pixels(const SampledWindow<T>& window, int tile) {
+  if (window.pixels() > INT32_MAX - 1024) {
+    throw std::length_error("an output map of one channel has more than 2^31 pixels");
+  }
+  return static_cast<int>(divide_up(window.pixels(), tile));
 }
 
 }  // namespace deformops::cuda

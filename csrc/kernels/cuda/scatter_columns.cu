@@ -78,7 +78,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
   problem.plane = plane_of(problem.sums);
   problem.tiling = tile_rows(columns.sizes[1] / window.offset_groups, window.taps(),
                              StageRows<T>::kRows, StageRows<T>::kLeast);
-  problem.pixel_tiles = static_cast<int>(divide_up(window.pixels(), Tile<T>::kN));
+  problem.pixel_tiles = tile_pixels(window, Tile<T>::kN);
   const auto kernel = lanes_of(problem.sums) == Lanes::kChannels
                           ? scatter_columns_kernel<T, Lanes::kChannels>
                           : scatter_columns_kernel<T, Lanes::kPixels>;
