@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"only this check; may be given again ({', '.join(CHECKS)})",
     )
     parser.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="finite differences for each number in turn: minutes instead of seconds",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="print errors and times of all checks"
     )
 
