@@ -168,8 +168,12 @@ class RawOp:
         arguments = dict(zip(self.arguments, args, strict=True))
         form = self.form.read(self.namespace, arguments)
         values = {slot: arguments.get(slot) for slot in form.slots}
+        return form, values, self.wanted(arguments)
+
+    def wanted(self, arguments: Mapping[str, Any]) -> list[str]:
+        """The results that a call with these arguments asks for; the others are empty tensors."""
         flags = arguments.get("wanted", [True] * len(self.results))
-        return form, values, [slot for slot, flag in zip(self.results, flags, strict=True) if flag]
+        return [slot for slot, flag in zip(self.results, flags, strict=True) if flag]
 
     def autograd(self, keyset: Any, *args: Any, **options: Any) -> Any:
         """The kernel at the Autograd key."""
@@ -229,6 +233,10 @@ class _Derivatives(_SingleLevelFunction):
             result = op.below_autograd(keyset, args, options)
         results = (result,) if isinstance(result, Tensor) else result
         ctx.shapes = [tensor.shape for tensor in results]
+        if len(results) > 1:
+            wanted = op.wanted(dict(zip(op.arguments, args, strict=True)))
+            named = zip(op.results, results, strict=True)
+            ctx.mark_non_differentiable(*(tensor for slot, tensor in named if slot not in wanted))
         return result
 
     @staticmethod
@@ -261,10 +269,10 @@ class _Derivatives(_SingleLevelFunction):
             directions = {slot: tangents.get(slot) for slot in form.slots}
             changes = hessian_product(form, values, directions, results)
         like = next(tangent for tangent in directions.values() if tangent is not None)
-        result = tuple(
-            changes[slot] if slot in changes else like.new_zeros(shape)
-            for slot, shape in zip(op.results, ctx.shapes, strict=True)
-        )
+        for slot, shape in zip(op.results, ctx.shapes, strict=True):
+            if slot in results and slot not in changes:
+                changes[slot] = like.new_zeros(shape)
+        result = tuple(changes.get(slot) for slot in op.results)
         return result if len(result) > 1 else result[0]
 
 
