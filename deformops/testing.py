@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -425,12 +424,11 @@ def _strided(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _no_fallback() -> Iterator[None]:
-    """Turns torch's warning that an op has no vmap rule into an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*vmap.*")
-        warnings.filterwarnings("error", message=".*batching rule.*")
-        torch._C._debug_only_display_vmap_fallback_warnings(True)  # type: ignore[attr-defined]
-        try:
-            yield
-        finally:
-            torch._C._debug_only_display_vmap_fallback_warnings(False)  # type: ignore[attr-defined]
+    """Makes vmap of an op without a rule of its own an error, not a loop."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)

@@ -40,7 +40,8 @@ def atrous_conv2d(
     - "direct": torch's dilated convolution, in the memory layout that is fastest on a CPU;
     - "holes": a dense convolution with the kernel of `insert_holes`, whose zeros it multiplies too;
     - "subsample": the input is dealt into dilation_y * dilation_x interleaved maps, a dense
-      convolution with the small kernel runs on all of them, and their results are dealt back;
+      convolution with the small kernel runs on all of them, and their results are dealt back
+      (inside `torch.compile` it is "direct");
     - "auto": the fastest, which is "direct" on every device measured.
 
     Args:
@@ -84,7 +85,9 @@ def atrous_conv2d(
         if algorithm == "holes":
             dense = insert_holes(weight, sampling.dilation)
             return F.conv2d(input, dense, bias, sampling.stride, sampling.padding, 1, groups)
-        if algorithm == "subsample":
+        # Of interleaved maps, whose sizes are floor divisions, a compiler with dynamic shapes can
+        # prove nothing; the result is the same.
+        if algorithm == "subsample" and not torch.compiler.is_compiling():
             return _subsample(input, weight, bias, sampling, groups)
         return _direct(input, weight, bias, sampling, groups)
     except (RuntimeError, TypeError):
