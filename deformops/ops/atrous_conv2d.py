@@ -223,6 +223,8 @@ def _only_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
 
 def _is_channels_last(tensor: Tensor) -> bool:
     """Where both formats fit (one channel, one pixel) a tensor counts as contiguous."""
+    if torch._C._are_functorch_transforms_active():
+        return False  # tensors of torch.func do not tell
     channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
     return channels_last and not tensor.is_contiguous()
 
