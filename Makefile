@@ -62,7 +62,7 @@ wheel: $(stamps)/environment  ## build a wheel into dist/
 
 clean:  ## remove what was built; keeps the environment
 	$(call say,removing build products)
-	@rm -rf build dist demo-output deformops/libdeformops.so deformops/share $(stamps)/editable
+	@rm -rf build dist demo-output deformops/libdeformops.so deformops/share deformops/simulation/*.so $(stamps)/editable
 
 # --- the environment ------------------------------------------------------------------------------
 

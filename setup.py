@@ -2,7 +2,8 @@
 
 The build tree, build/native-*, is kept and shared by editable installs and wheels: a rebuild
 compiles what changed and nothing else. Environment: DEFORMOPS_CUDA (AUTO, ON, OFF),
-TORCH_CUDA_ARCH_LIST, MAX_JOBS, CMAKE_ARGS.
+DEFORMOPS_SIMULATION (ON, OFF: the simulated CUDA device, for tests), TORCH_CUDA_ARCH_LIST, MAX_JOBS,
+CMAKE_ARGS.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ class CMakeBuild(build_ext):
             "CMAKE_MAKE_PROGRAM": ninja,
             "DEFORMOPS_TORCH_DIR": torch,
             "DEFORMOPS_CUDA": os.environ.get("DEFORMOPS_CUDA") or "AUTO",
+            "DEFORMOPS_SIMULATION": os.environ.get("DEFORMOPS_SIMULATION") or "OFF",
         }
+        if options["DEFORMOPS_SIMULATION"] != "OFF":
+            options["Python_EXECUTABLE"] = sys.executable  # has pybind11, for the device's controls
         arguments = [*(f"-D{name}={value}" for name, value in options.items()), *extra]
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         with locked(tree):
