@@ -2,8 +2,8 @@
 
 The build tree, build/native-*, is kept and shared by editable installs and wheels: a rebuild
 compiles what changed and nothing else. Environment: DEFORMOPS_CUDA (AUTO, ON, OFF),
-DEFORMOPS_SIMULATION (ON, OFF: the simulated CUDA device, for tests), TORCH_CUDA_ARCH_LIST, MAX_JOBS,
-CMAKE_ARGS.
+DEFORMOPS_SIMULATION (ON, OFF: the simulated CUDA device, for tests), TORCH_CUDA_ARCH_LIST,
+MAX_JOBS, CMAKE_ARGS.
 """
 
 from __future__ import annotations
