@@ -17,6 +17,14 @@ namespace {
 // Samples that are prepared for all blocks of channels of a scatter.
 constexpr int64_t kTableBytes = int64_t{4} << 20;
 
+// Each element of the columns is four reads and a write.
+template <class T>
+Team team_for(const View<T, 5>& columns) {
+  int64_t elements = 1;
+  for (const int64_t size : columns.sizes) elements *= size;
+  return Team(4 * elements);
+}
+
 // One tap of columns, as images.
 template <class T>
 View<T, 4> tap_of(const View<T, 5>& columns, int64_t tap) {
@@ -47,19 +55,20 @@ void gather_columns(const Context& context, const SampledWindow<T>& window, View
   const int64_t images = input.sizes[0], taps = window.taps();
   const ChannelBlocks blocks(input.sizes[1], input.sizes[1], input.sizes[1] / window.offset_groups,
                              kBlock<C>);
+  const Team team = team_for(columns);
   ChannelRows<T> maps(context, input);
   const int64_t size = kTilePixels<C>;
   const int64_t all_tiles = divide_up(maps.images() * window.pixels(), size);
-  const int64_t workers = worker_count(all_tiles * taps);
+  const int64_t workers = team.workers(all_tiles * taps);
   C* const all_rows = allocate<C>(context, workers * size * kBlock<C>);
   Samples<C>* const all_samples = allocate<Samples<C>>(context, workers);
 
   for (int64_t first = 0; first < images; first += maps.images()) {
     const int64_t count = smaller(maps.images(), images - first);
-    maps.open(first, count);
+    maps.open(team, first, count);
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
-    for_each_task(tiles.count() * taps, [&](int64_t task, int64_t worker) {
+    team.for_each(tiles.count() * taps, [&](int64_t task, int64_t worker) {
       const int64_t tile = task / taps, tap = task % taps;
       C* const rows = all_rows + worker * size * kBlock<C>;
       Samples<C>& samples = all_samples[worker];
@@ -88,6 +97,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
   const int64_t height = grad_input.sizes[2], width = grad_input.sizes[3];
   const ChannelBlocks blocks(grad_input.sizes[1], grad_input.sizes[1],
                              grad_input.sizes[1] / window.offset_groups, kBlock<C>);
+  const Team team = team_for(columns);
   const int64_t images_open =
       images_at_a_time(images, BlockMaps<C>::image_bytes(blocks, height * width));
   const BlockMaps<C> maps(context, blocks, images_open, height, width);
@@ -97,21 +107,21 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
       smaller(divide_up(images_open * window.pixels(), size),
               larger(1, kTableBytes / (table_size * static_cast<int64_t>(sizeof(Samples<C>)))));
   Samples<C>* const samples = allocate<Samples<C>>(context, band * table_size);
-  C* const all_rows = allocate<C>(context, worker_count(blocks.count()) * size * kBlock<C>);
+  C* const all_rows = allocate<C>(context, team.workers(blocks.count()) * size * kBlock<C>);
 
   for (int64_t first = 0; first < images; first += images_open) {
     const int64_t count = smaller(images_open, images - first);
-    for_each_task(blocks.count(), [&](int64_t b, int64_t) { maps.fill_with_zeros(b, count); });
+    team.for_each(blocks.count(), [&](int64_t b, int64_t) { maps.fill_with_zeros(b, count); });
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
     for (int64_t first_tile = 0; first_tile < tiles.count(); first_tile += band) {
       const int64_t band_tiles = smaller(band, tiles.count() - first_tile);
-      for_each_task(band_tiles * taps * window.offset_groups, [&](int64_t task, int64_t) {
+      team.for_each(band_tiles * taps * window.offset_groups, [&](int64_t task, int64_t) {
         const int64_t group = task / taps % window.offset_groups;
         fill_samples(window, tiles, first_tile + task / taps / window.offset_groups, group,
                      task % taps, maps.strides(), samples[task]);
       });
-      for_each_task(blocks.count(), [&](int64_t b, int64_t worker) {
+      team.for_each(blocks.count(), [&](int64_t b, int64_t worker) {
         C* const rows = all_rows + worker * size * kBlock<C>;
         for (int64_t i = 0; i < band_tiles; ++i) {
           for (int64_t tap = 0; tap < taps; ++tap) {
@@ -125,7 +135,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
         }
       });
     }
-    maps.copy_to(blocks, grad_input, first, count);
+    maps.copy_to(team, blocks, grad_input, first, count);
   }
 }
 
@@ -136,23 +146,24 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
   const int64_t images = input.sizes[0], taps = window.taps();
   const ChannelBlocks blocks(input.sizes[1], input.sizes[1], input.sizes[1] / window.offset_groups,
                              kBlock<C>);
+  const Team team = team_for(columns);
   const int64_t images_open =
       images_at_a_time(images, BlockMaps<C>::image_bytes(blocks, input.sizes[2] * input.sizes[3]));
   const BlockMaps<C> maps(context, blocks, images_open, input.sizes[2], input.sizes[3]);
   const int64_t size = kTilePixels<C>;
   const int64_t groups = window.offset_groups;
   const int64_t workers =
-      worker_count(divide_up(images_open * window.pixels(), size) * taps * groups);
+      team.workers(divide_up(images_open * window.pixels(), size) * taps * groups);
   C* const all_rows = allocate<C>(context, workers * size * kBlock<C>);
   C* const all_dots = allocate<C>(context, workers * size * 4);
   Samples<C>* const all_samples = allocate<Samples<C>>(context, workers);
 
   for (int64_t first = 0; first < images; first += images_open) {
     const int64_t count = smaller(images_open, images - first);
-    maps.copy_from(blocks, input, first, count);
+    maps.copy_from(team, blocks, input, first, count);
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
-    for_each_task(tiles.count() * taps * groups, [&](int64_t task, int64_t worker) {
+    team.for_each(tiles.count() * taps * groups, [&](int64_t task, int64_t worker) {
       const int64_t tile = task / groups / taps, tap = task / groups % taps, group = task % groups;
       C* const rows = all_rows + worker * size * kBlock<C>;
       C* const dots = all_dots + worker * size * 4;

@@ -59,8 +59,8 @@ class PackedWeight {
  public:
   using C = compute_t<T>;
 
-  PackedWeight(const Context& context, const View<const T, 4>& weight, int64_t groups,
-               const Steps& steps)
+  PackedWeight(const Context& context, const Team& team, const View<const T, 4>& weight,
+               int64_t groups, const Steps& steps)
       : depth_(steps.taps * steps.channels),
         outputs_(weight.sizes[0] / groups),
         panels_(divide_up(outputs_, kBlock<C>)),
@@ -75,9 +75,9 @@ class PackedWeight {
                                      {size[1], size[0], size[2], size[3]},
                                      {stride[1], stride[0], stride[2], stride[3]}};
     const int64_t channels_at_a_time = dense ? larger(1, kDepth / taps) : 1;
-    const int64_t workers = worker_count(groups * panels_);
+    const int64_t workers = team.workers(groups * panels_);
     C* const all_rows = allocate<C>(context, workers * channels_at_a_time * taps * kBlock<C>);
-    for_each_task(groups * panels_, [&](int64_t task, int64_t worker) {
+    team.for_each(groups * panels_, [&](int64_t task, int64_t worker) {
       const int64_t group = task / panels_, panel = task % panels_;
       const int64_t width = smaller(kBlock<C>, outputs_ - panel * kBlock<C>);
       C* const rows = all_rows + worker * channels_at_a_time * taps * kBlock<C>;
@@ -147,18 +147,19 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
   const int64_t offset_groups = window.offset_groups;
   const int64_t offset_group_channels = larger(1, channels / offset_groups);
 
+  const Team team(images * window.pixels() * taps * group_channels * weight.sizes[0]);
   ChannelRows<T> maps(context, input);
   const int64_t all_pixels = maps.images() * window.pixels();
   const int64_t size =
-      smaller(kTilePixels<C>, round_up(divide_up(all_pixels, num_threads()), kTileRows));
+      smaller(kTilePixels<C>, round_up(divide_up(all_pixels, team.threads()), kTileRows));
   const Steps steps = cut_into_steps(taps, group_channels,
                                      offset_groups * static_cast<int64_t>(sizeof(Samples<C>)));
-  const PackedWeight<T> packed(context, weight, groups, steps);
+  const PackedWeight<T> packed(context, team, weight, groups, steps);
 
   const int64_t panels = groups * packed.panels();
   const int64_t columns_size = size * steps.step_taps * steps.step_channels;
   const int64_t sums_size = panels * size * kBlock<C>;
-  const int64_t workers = worker_count(divide_up(all_pixels, size));
+  const int64_t workers = team.workers(divide_up(all_pixels, size));
   C* const all_columns = allocate<C>(context, workers * columns_size);
   C* const all_sums = allocate<C>(context, workers * sums_size);
   const int64_t samples_size = steps.step_taps * offset_groups;
@@ -166,10 +167,10 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
 
   for (int64_t first = 0; first < images; first += maps.images()) {
     const int64_t count = smaller(maps.images(), images - first);
-    maps.open(first, count);
+    maps.open(team, first, count);
     const Tiles tiles = {first, window.pixels(), count * window.pixels(), size};
 
-    for_each_task(tiles.count(), [&](int64_t tile, int64_t worker) {
+    team.for_each(tiles.count(), [&](int64_t tile, int64_t worker) {
       C* const columns = all_columns + worker * columns_size;
       C* const sums = all_sums + worker * sums_size;
       Samples<C>* const samples = all_samples + worker * samples_size;

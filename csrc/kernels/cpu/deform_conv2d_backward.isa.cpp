@@ -37,6 +37,8 @@ class Backward {
            View<const T, 4> input, View<const T, 4> weight,
            const ConvolutionGradients<T>& gradients)
       : context_(context),
+        team_(2 * input.sizes[0] * window.pixels() * window.taps() * weight.sizes[1] *
+              weight.sizes[0]),
         window_(window),
         grad_output_(grad_output),
         input_(input),
@@ -66,7 +68,7 @@ class Backward {
 
  private:
   void allocate_all(int64_t images) {
-    const int64_t threads = num_threads(), blocks = blocks_.count();
+    const int64_t threads = team_.threads(), blocks = blocks_.count();
     tile_size_ = smaller(kTilePixels<C>, images * window_.pixels());
     const int64_t wanted_units = threads == 1 ? 1 : 4 * threads;
     tap_parts_ = smaller(taps_, larger(1, divide_up(wanted_units, larger(blocks, 1))));
@@ -92,16 +94,16 @@ class Backward {
     samples_ = allocate<Samples<C>>(context_, band_tiles_ * table_size_);
     dots_ = allocate<C>(context_, band_tiles_ * dots_size_);
     staged_columns_ = allocate<C>(context_, band_tiles_ * staged_size_);
-    const int64_t workers = worker_count(blocks * tap_parts_);
+    const int64_t workers = team_.workers(blocks * tap_parts_);
     tile_columns_ = allocate<C>(context_, workers * 2 * tile_size_ * kBlock<C>);
 
-    tile_sums_ = allocate<C>(context_, worker_count(band_tiles_) * tile_size_ * 4);
+    tile_sums_ = allocate<C>(context_, team_.workers(band_tiles_) * tile_size_ * 4);
 
     const int64_t packed_size = blocks * taps_ * outputs_ * kBlock<C>;
     if (needs_grad_columns_) packed_weight_ = allocate<C>(context_, packed_size);
     if (gradients_.weight.defined()) {
       packed_grad_weight_ = allocate<C>(context_, packed_size);
-      for_each_task(blocks, [&](int64_t block, int64_t) {
+      team_.for_each(blocks, [&](int64_t block, int64_t) {
         memset(packed(packed_grad_weight_, block, 0), 0,
                static_cast<size_t>(taps_ * outputs_ * kBlock<C>) * sizeof(C));
       });
@@ -115,7 +117,7 @@ class Backward {
 
   // A weight is an image too: for one output its taps are the pixels of a map of channels.
   void pack_weight() const {
-    for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+    team_.for_each(blocks_.count(), [&](int64_t block, int64_t) {
       C* const target = packed(packed_weight_, block, 0);
       if (blocks_.width(block) < kBlock<C>) {
         memset(target, 0, static_cast<size_t>(taps_ * outputs_ * kBlock<C>) * sizeof(C));
@@ -129,7 +131,7 @@ class Backward {
   }
 
   void write_grad_weight() const {
-    for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+    team_.for_each(blocks_.count(), [&](int64_t block, int64_t) {
       const C* const source = packed(packed_grad_weight_, block, 0);
       for (int64_t output = 0; output < outputs_; ++output) {
         rows_to_pixels(source + output * kBlock<C>, outputs_ * kBlock<C>, gradients_.weight,
@@ -140,9 +142,9 @@ class Backward {
   }
 
   void run_images(int64_t first, int64_t count) {
-    if (needs_input_) input_maps_.copy_from(blocks_, input_, first, count);
+    if (needs_input_) input_maps_.copy_from(team_, blocks_, input_, first, count);
     if (gradients_.input.defined()) {
-      for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+      team_.for_each(blocks_.count(), [&](int64_t block, int64_t) {
         grad_input_maps_.fill_with_zeros(block, count);
       });
     }
@@ -151,14 +153,14 @@ class Backward {
       run_band(tile, smaller(band_tiles_, tiles_.count() - tile));
     }
     if (gradients_.input.defined()) {
-      grad_input_maps_.copy_to(blocks_, gradients_.input, first, count);
+      grad_input_maps_.copy_to(team_, blocks_, gradients_.input, first, count);
     }
   }
 
   void run_band(int64_t first_tile, int64_t count) {
     first_tile_ = first_tile;
-    for_each_task(count, [&](int64_t i, int64_t) { prepare_tile(i); });
-    for_each_task(blocks_.count() * tap_parts_, [&](int64_t unit, int64_t worker) {
+    team_.for_each(count, [&](int64_t i, int64_t) { prepare_tile(i); });
+    team_.for_each(blocks_.count() * tap_parts_, [&](int64_t unit, int64_t worker) {
       const int64_t block = unit / tap_parts_, part = unit % tap_parts_;
       for (int64_t i = 0; i < count; ++i) {
         for (int64_t tap = taps_ * part / tap_parts_; tap < taps_ * (part + 1) / tap_parts_;
@@ -168,7 +170,7 @@ class Backward {
       }
     });
     if (staged_) {
-      for_each_task(blocks_.count(), [&](int64_t block, int64_t) {
+      team_.for_each(blocks_.count(), [&](int64_t block, int64_t) {
         for (int64_t i = 0; i < count; ++i) {
           for (int64_t tap = 0; tap < taps_; ++tap) {
             scatter(i, block, tap, staged_columns(i, block, tap));
@@ -177,7 +179,7 @@ class Backward {
       });
     }
     if (wants_slopes_) {
-      for_each_task(count, [&](int64_t i, int64_t worker) { write_slopes(i, worker); });
+      team_.for_each(count, [&](int64_t i, int64_t worker) { write_slopes(i, worker); });
     }
   }
 
@@ -286,6 +288,7 @@ class Backward {
   }
 
   const Context& context_;
+  const Team team_;
   const SampledWindow<T>& window_;
   const View<const T, 4> grad_output_, input_, weight_;
   const ConvolutionGradients<T>& gradients_;

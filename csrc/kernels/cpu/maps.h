@@ -45,11 +45,11 @@ class ChannelRows {
   int64_t images() const { return images_; }  // at a time
 
   // Makes images [n, n + count) available.
-  void open(int64_t n, int64_t count) {
+  void open(const Team& team, int64_t n, int64_t count) {
     first_ = n;
     if (in_place_) return;
     const int64_t parts = divide_up(pixels_, kCopiedPixels);
-    for_each_task(count * parts, [&](int64_t task, int64_t) {
+    team.for_each(count * parts, [&](int64_t task, int64_t) {
       const int64_t image = task / parts, begin = task % parts * kCopiedPixels;
       const int64_t end = smaller(pixels_, begin + kCopiedPixels);
       pixels_to_rows(input_, n + image, begin, end, 0, channels_,
@@ -153,9 +153,9 @@ class BlockMaps {
   }
 
   template <class T>
-  void copy_from(const ChannelBlocks& blocks, const View<const T, 4>& input, int64_t first,
-                 int64_t count) const {
-    for_each_part(blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
+  void copy_from(const Team& team, const ChannelBlocks& blocks, const View<const T, 4>& input,
+                 int64_t first, int64_t count) const {
+    for_each_part(team, blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
       C* rows = block(b) + image * image_size() + begin * kBlock<C>;
       const int64_t channels = blocks.width(b);
       if (channels < kBlock<C>) {
@@ -168,9 +168,9 @@ class BlockMaps {
   }
 
   template <class T>
-  void copy_to(const ChannelBlocks& blocks, const View<T, 4>& output, int64_t first,
-               int64_t count) const {
-    for_each_part(blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
+  void copy_to(const Team& team, const ChannelBlocks& blocks, const View<T, 4>& output,
+               int64_t first, int64_t count) const {
+    for_each_part(team, blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
       rows_to_pixels(block(b) + image * image_size() + begin * kBlock<C>, kBlock<C>, output,
                      first + image, begin, end, blocks.channel(b), blocks.width(b));
     });
@@ -182,10 +182,11 @@ class BlockMaps {
   C* block(int64_t b) const { return data_ + b * images_ * image_size() + kBlock<C>; }
 
   template <class Body>
-  void for_each_part(const ChannelBlocks& blocks, int64_t images, const Body& body) const {
+  void for_each_part(const Team& team, const ChannelBlocks& blocks, int64_t images,
+                     const Body& body) const {
     constexpr int64_t kPart = 8 * kCopiedPixels;
     const int64_t parts = larger(1, divide_up(pixels_, kPart));  // an empty map has its first row
-    for_each_task(blocks.count() * images * parts, [&](int64_t task, int64_t) {
+    team.for_each(blocks.count() * images * parts, [&](int64_t task, int64_t) {
       const int64_t begin = task % parts * kPart;
       body(task / parts / images, task / parts % images, begin, smaller(pixels_, begin + kPart));
     });

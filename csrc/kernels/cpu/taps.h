@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "geometry/window.h"
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/tiles.h"
 
@@ -89,7 +90,7 @@ class PointBatch {
     const T* const source = view.pointer(n_, channel, oy, ox);
     const int64_t stride = view.strides[3];
     if (stride == 1 && count_ == kSize) {
-      for (int64_t i = 0; i < kSize; ++i) lanes[i] = convert<C>(source[i]);
+      store(lanes, load_as<C>(source));
     } else {
       for (int64_t i = 0; i < count_; ++i) lanes[i] = convert<C>(source[i * stride]);
       for (int64_t i = count_; i < kSize; ++i) lanes[i] = C(0);

@@ -4,32 +4,10 @@
 #include <cstdint>
 
 #include "core/view.h"
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/vector.h"
 
 namespace deformops::cpu::DEFORMOPS_ISA {
-
-// kLanes numbers of a storage type, converted.
-template <class C, class T>
-DEFORMOPS_INLINE Vector<C> load_as(const T* address) {
-  if constexpr (sizeof(T) == sizeof(C)) {
-    return load(address);
-  } else {
-    C lanes[kLanes<C>];
-    for (int lane = 0; lane < kLanes<C>; ++lane) lanes[lane] = convert<C>(address[lane]);
-    return load(lanes);
-  }
-}
-
-template <class C, class T>
-DEFORMOPS_INLINE void store_as(T* address, Vector<C> vector) {
-  if constexpr (sizeof(T) == sizeof(C)) {
-    store(address, vector);
-  } else {
-    C lanes[kLanes<C>];
-    store(lanes, vector);
-    for (int lane = 0; lane < kLanes<C>; ++lane) address[lane] = convert<T>(lanes[lane]);
-  }
-}
 
 // Transposes kLanes vectors: exchanging halves, then quarters of them, and so on.
 template <class C, int kWidth>
@@ -88,9 +66,10 @@ void rearrange(const From* source, Strides from, int64_t channels, int64_t pixel
   } else if (from.channel == 1 && to.channel == 1) {
     for (int64_t p = 0; p < pixels; ++p) {
       const From* const row = source + p * from.pixel;
-      for (int64_t c = 0; c < channels; ++c) {
-        target[p * to.pixel + c] = convert<To>(convert<C>(row[c]));
-      }
+      To* const out = target + p * to.pixel;
+      int64_t c = 0;
+      for (; c + kLanes<C> <= channels; c += kLanes<C>) store_as<C>(out + c, load_as<C>(row + c));
+      for (; c < channels; ++c) out[c] = convert<To>(convert<C>(row[c]));
     }
   } else {
     for (int64_t p = 0; p < pixels; ++p) {
