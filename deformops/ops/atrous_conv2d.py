@@ -150,12 +150,7 @@ def _subsample(
     small = F.conv2d(dealt, weight, bias, steps, 0, 1, groups)
     # [N, pY, pX, O, mY, mX] -> [N, O, mY, pY, mX, pX]
     small = small.unflatten(0, (batch, *periods)).permute(0, 3, 4, 1, 5, 2)
-    output = small.flatten(4, 5).flatten(2, 3)
-    # Not by slices: whether they cut anything, and leave gaps, would depend on the sizes, so that
-    # one compiled program could not serve all.
-    for axis in (0, 1):
-        places = torch.arange(output_size[axis], device=input.device)
-        output = output.index_select(2 + axis, places)
+    output = small.flatten(4, 5).flatten(2, 3)[..., : output_size[0], : output_size[1]]
     layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
     return output.contiguous(memory_format=layout)
 
