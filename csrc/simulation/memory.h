@@ -7,10 +7,10 @@
 namespace deformops::simulation {
 
 enum class Memory {
-  kReadOnly,       // writing is an error
+  kReadOnly,  // writing is an error
   kReadWrite,
-  kUninitialized,  // fresh outputs and scratch: filled with 0xFF bytes (NaN), and reading one before
-                   // it was written is an error
+  kUninitialized,  // fresh outputs and scratch: filled with 0xFF bytes (NaN), and reading one
+                   // before it was written is an error
 };
 
 // One on the stack of each op call. Inside it kernels may touch only what is registered inside it;
@@ -28,8 +28,8 @@ class __attribute__((visibility("default"))) MemoryScope {
   const char* outer_op_;
 };
 
-// [data, data + bytes) may be touched. Of overlapping registrations the last decides. `name` is kept
-// by pointer: pass a string literal.
+// [data, data + bytes) may be touched. Of overlapping registrations the last decides. `name` is
+// kept by pointer: pass a string literal.
 __attribute__((visibility("default"))) void register_memory(const void* data, size_t bytes,
                                                             Memory memory, const char* name);
 

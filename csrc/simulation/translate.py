@@ -12,8 +12,8 @@ and without moving a line:
     extern __shared__ T memory[];
         a pointer to the dynamic shared memory of the running block
 
-A check of __launch_bounds__ is put into the kernel's body, and the keyword __noinline__ is replaced. A
-#line directive makes compilers and debuggers speak of the original.
+A check of __launch_bounds__ is put into the kernel's body, and the keyword __noinline__ is
+replaced. A #line directive makes compilers and debuggers speak of the original.
 
     python translate.py SOURCE --name csrc/kernels/cuda/gather.cu --output OUTPUT
 """
@@ -105,7 +105,7 @@ class Translator:
     def error(self, token: Token, message: str) -> TranslationError:
         return TranslationError(f"{self.name}:{token.line}: {message}")
 
-    # --- moving about ------------------------------------------------------------------------------
+    # --- moving about -----------------------------------------------------------------------------
 
     def _is(self, index: int, *texts: str) -> bool:
         return 0 <= index < len(self.tokens) and self.tokens[index].text in texts
@@ -134,12 +134,10 @@ class Translator:
 
     def _text(self, begin: int, end: int) -> str:
         """Source text of tokens [begin, end) on one line, comments left out."""
-        parts = [
-            " " if token.kind == "trivia" else token.text for token in self.tokens[begin:end]
-        ]
+        parts = [" " if token.kind == "trivia" else token.text for token in self.tokens[begin:end]]
         return re.sub(r" +", " ", "".join(parts)).strip()
 
-    # --- launches ----------------------------------------------------------------------------------
+    # --- launches ---------------------------------------------------------------------------------
 
     def _translate_launches(self) -> None:
         for index in range(len(self.tokens)):
@@ -219,7 +217,7 @@ class Translator:
             at -= 1
         raise self.error(self.tokens[index], "no partner for '>'")
 
-    # --- launch bounds -----------------------------------------------------------------------------
+    # --- launch bounds ----------------------------------------------------------------------------
 
     def _check_launch_bounds(self) -> None:
         for index, token in enumerate(self.tokens):
@@ -234,7 +232,7 @@ class Translator:
             if self._is(at, "{"):  # not a mere declaration
                 self.tokens[at].text += f" ::deformops::simulation::check_launch_bounds({bounds});"
 
-    # --- shared memory -----------------------------------------------------------------------------
+    # --- shared memory ----------------------------------------------------------------------------
 
     def _translate_shared(self) -> None:
         scopes: list[bool] = []  # for each open brace, whether it is inside a function

@@ -47,11 +47,13 @@ __all__ = [
     "Launch",
     "Place",
     "clear_launches",
+    "has_sanitizer",
     "last_failure",
     "launches",
     "load",
     "loaded",
     "profile",
+    "require_sanitizer",
     "schedule",
 ]
 
@@ -84,7 +86,7 @@ def load(build: str | None = None) -> str:
     if _loaded == build:
         return build
     if _loaded is not None:
-        raise RuntimeError(f"the {_loaded} build is loaded; the {build} build needs its own process")
+        raise RuntimeError(f"the {_loaded} build is loaded; {build} needs a process of its own")
     require_sanitizer(build)
     torch.ops.load_library(str(_FOLDER / f"libdeformops_simulated_{build}.so"))
     _loaded = build
@@ -96,9 +98,14 @@ def loaded() -> str | None:
     return _loaded
 
 
+def has_sanitizer() -> bool:
+    """Whether this process was started with AddressSanitizer, as the asan build needs it."""
+    return "libasan.so" in Path("/proc/self/maps").read_text()
+
+
 def require_sanitizer(build: str) -> None:
     """Raises RuntimeError where the asan build is wanted and AddressSanitizer is not there."""
-    if build == "asan" and "libasan.so" not in Path("/proc/self/maps").read_text():
+    if build == "asan" and not has_sanitizer():
         raise RuntimeError(
             "the asan build needs AddressSanitizer from the start of the process: "
             "python -m deformops.simulation run asan -- python ..."

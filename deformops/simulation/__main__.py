@@ -1,4 +1,4 @@
-"""python -m deformops.simulation: runs a command on one of the builds, or the self-test."""
+"""python -m deformops.simulation: runs a command with one of the builds, or the self-test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from deformops import simulation
+from deformops.simulation import selftest
 
 ASAN_OPTIONS = {
     "detect_leaks": "0",  # Python's own
@@ -55,7 +56,8 @@ def _sanitizer() -> str:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     match = re.search(r"NEEDED.*\[(libasan\.so[.\d]*)\]", answer.stdout)
     if match is None:
-        raise RuntimeError(f"{library} does not say which libasan it needs: {answer.stderr.strip()}")
+        reason = answer.stderr.strip()
+        raise RuntimeError(f"{library} does not say which libasan it needs: {reason}")
     return match[1]
 
 
@@ -66,11 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run a command with one of the builds chosen")
     run.add_argument("build", choices=simulation.BUILDS)
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    test = commands.add_parser("selftest", help="run kernels with planted mistakes")
+    test.add_argument("--seeds", type=int, default=20, metavar="N", help="schedules (default: 20)")
+    test.add_argument("--preemption", type=float, default=0.0, metavar="P")
     options = parser.parse_args(arguments)
+    if options.command == "selftest":
+        builds = ["asan"] if simulation.has_sanitizer() else ["plain", "race"]
+        print(selftest.table(builds, range(options.seeds), options.preemption))
+        return 0
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         parser.error("a command is needed after --")
-    os.execvpe(words[0], words, {**os.environ, **environment(options.build)})
+    return os.execvpe(words[0], words, {**os.environ, **environment(options.build)})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Prints what kernels did on the simulated device: one table of launches, one of source lines.
 
-Numbers are counts; nothing here is a time. Efficiency is the share of memory transactions that would
-be left if the same bytes lay densely (global memory) or met no bank conflict (shared memory).
+Numbers are counts; nothing here is a time. Efficiency is the share of memory transactions that
+would be left if the same bytes lay densely (global memory) or met no bank conflict (shared memory).
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ def _sum(rows: Iterable[Instruction]) -> Traffic:
 
 def table(launches: Sequence[Launch]) -> str:
     """One line for each launch."""
-    head = ["kernel", "grid", "block", "shared", "threads", "barriers", "warp ops", "mma", "atomics"]
+    head = ["kernel", "grid", "block", "shared", "threads"]
+    head += ["barriers", "warp ops", "mma", "atomics"]
     profiled = any(launch.profiled for launch in launches)
     if profiled:
         head += ["read", "written", "DRAM min", "global eff.", "shared eff.", "divergent"]
     rows = []
     for launch in launches:
         row = [
-            launch.kernel,
+            launch.kernel.replace("deformops::cuda::", "").replace("deformops::", ""),
             _extent(launch.grid),
             _extent(launch.block),
             _bytes(launch.static_shared_bytes + launch.dynamic_shared_bytes),
@@ -96,7 +97,8 @@ def hot_lines(launches: Sequence[Launch], count: int = 20) -> str:
     """The instructions that cost most transactions beyond the ideal, with their source lines."""
     rows = [row for launch in launches for row in launch.instructions]
     rows.sort(key=lambda row: (row["ideal"] - row["transactions"], -row["transactions"]))
-    head = ["space", "motion", "requests", "divergent", "transactions", "ideal", "efficiency", "line"]
+    head = ["space", "motion", "requests", "divergent"]
+    head += ["transactions", "ideal", "efficiency", "line"]
     body = [
         [
             row["space"],

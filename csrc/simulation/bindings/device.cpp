@@ -72,8 +72,7 @@ PYBIND11_MODULE(_device, m) {
       .def_readonly("launch", &Failure::launch)
       .def("__repr__", [](const Failure& f) { return "<Failure: " + f.kind + ">"; });
 
-  static py::object error_type =
-      py::exception<KernelError>(m, "KernelError", PyExc_RuntimeError);
+  static py::object error_type = py::exception<KernelError>(m, "KernelError", PyExc_RuntimeError);
   error_type.attr("__doc__") =
       "A kernel did what it must not do; the attribute `failure` says what, and where.";
   py::register_exception_translator([](std::exception_ptr pointer) {
@@ -87,7 +86,8 @@ PYBIND11_MODULE(_device, m) {
   });
 
   py::class_<LaunchRecord>(m, "Launch", "What one kernel launch did.")
-      .def_property_readonly("kernel", [](const LaunchRecord& r) { return name_of_kernel(r.kernel); })
+      .def_property_readonly("kernel",
+                             [](const LaunchRecord& r) { return name_of_kernel(r.kernel); })
       .def_property_readonly("grid", [](const LaunchRecord& r) { return to_tuple(r.grid); })
       .def_property_readonly("block", [](const LaunchRecord& r) { return to_tuple(r.block); })
       .def_readonly("static_shared_bytes", &LaunchRecord::static_shared_bytes)
@@ -127,8 +127,7 @@ PYBIND11_MODULE(_device, m) {
     using namespace py::literals;
     const Options options = current_options();
     return py::dict("seed"_a = options.seed, "preemption"_a = options.preemption,
-                    "allow_early_exit"_a = options.allow_early_exit,
-                    "profile"_a = options.profile);
+                    "allow_early_exit"_a = options.allow_early_exit, "profile"_a = options.profile);
   });
   m.def("launches", &launches, no_gil);
   m.def("clear_launches", &clear_launches, no_gil);

@@ -1,5 +1,5 @@
-// The Python modules deformops.simulation._selftest_{plain,race,asan}: the kernels of ../selftest, each
-// module compiled in one of the three ways. Arrays are numpy's; results are returned.
+// The Python modules deformops.simulation._selftest_{plain,race,asan}: the kernels of ../selftest,
+// each module compiled in one of the three ways. Arrays are numpy's; results are returned.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -104,13 +104,13 @@ PYBIND11_MODULE(DEFORMOPS_SELFTEST, m) {
     selftest::gemm(mistake, input(a, "a"), input(b, "b"), scratch(c, "c"), rows, columns, depth);
     return c;
   });
-  m.def("multiply", [](int shape, const Array<uint32_t>& a, const Array<uint32_t>& b,
-                       const Array<float>& c) {
-    const MemoryScope scope("multiply");
-    Array<float> d({32, 4});
-    selftest::multiply(shape, input(a, "a"), input(b, "b"), input(c, "c"), scratch(d, "d"));
-    return d;
-  });
+  m.def("multiply",
+        [](int shape, const Array<uint32_t>& a, const Array<uint32_t>& b, const Array<float>& c) {
+          const MemoryScope scope("multiply");
+          Array<float> d({32, 4});
+          selftest::multiply(shape, input(a, "a"), input(b, "b"), input(c, "c"), scratch(d, "d"));
+          return d;
+        });
   m.def("multiply_f64", [](const Array<double>& a, const Array<double>& b, const Array<double>& c) {
     const MemoryScope scope("multiply_f64");
     Array<double> d({32, 2});

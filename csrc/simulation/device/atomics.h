@@ -21,29 +21,30 @@ __attribute__((noinline, no_sanitize("thread"))) T change(T* address, Change cha
   DEFORMOPS_DEVICE_FUNCTION type name(type* address, type value) {                               \
     deformops::simulation::announce_atomic(address, sizeof(type));                               \
     return deformops::simulation::change(                                                        \
-        address, [value](type old) __attribute__((no_sanitize("thread"))) -> type {              \
-          return new_value;                                                                      \
-        });                                                                                      \
+        address,                                                                                 \
+        [value](type old) __attribute__((no_sanitize("thread"))) -> type { return new_value; }); \
   }
 
-#define DEFORMOPS_ATOMIC_INTEGERS(name, new_value)       \
-  DEFORMOPS_ATOMIC(name, int, new_value)                 \
-  DEFORMOPS_ATOMIC(name, unsigned, new_value)            \
+#define DEFORMOPS_ATOMIC_INTEGERS(name, new_value) \
+  DEFORMOPS_ATOMIC(name, int, new_value)           \
+  DEFORMOPS_ATOMIC(name, unsigned, new_value)      \
   DEFORMOPS_ATOMIC(name, unsigned long long, new_value)
 
 // Signed addition wraps round on a GPU.
-DEFORMOPS_ATOMIC(atomicAdd, int, static_cast<int>(static_cast<unsigned>(old) + static_cast<unsigned>(value)))
+DEFORMOPS_ATOMIC(atomicAdd, int,
+                 static_cast<int>(static_cast<unsigned>(old) + static_cast<unsigned>(value)))
 DEFORMOPS_ATOMIC(atomicAdd, unsigned, old + value)
 DEFORMOPS_ATOMIC(atomicAdd, unsigned long long, old + value)
 DEFORMOPS_ATOMIC(atomicAdd, float, old + value)
 DEFORMOPS_ATOMIC(atomicAdd, double, old + value)
-DEFORMOPS_ATOMIC(atomicSub, int, static_cast<int>(static_cast<unsigned>(old) - static_cast<unsigned>(value)))
+DEFORMOPS_ATOMIC(atomicSub, int,
+                 static_cast<int>(static_cast<unsigned>(old) - static_cast<unsigned>(value)))
 DEFORMOPS_ATOMIC(atomicSub, unsigned, old - value)
 DEFORMOPS_ATOMIC_INTEGERS(atomicMin, old < value ? old : value)
 DEFORMOPS_ATOMIC(atomicMin, long long, old < value ? old : value)
 DEFORMOPS_ATOMIC_INTEGERS(atomicMax, old > value ? old : value)
 DEFORMOPS_ATOMIC(atomicMax, long long, old > value ? old : value)
-DEFORMOPS_ATOMIC_INTEGERS(atomicAnd, old & value)
+DEFORMOPS_ATOMIC_INTEGERS(atomicAnd, old& value)
 DEFORMOPS_ATOMIC_INTEGERS(atomicOr, old | value)
 DEFORMOPS_ATOMIC_INTEGERS(atomicXor, old ^ value)
 DEFORMOPS_ATOMIC_INTEGERS(atomicExch, (static_cast<void>(old), value))
@@ -51,13 +52,13 @@ DEFORMOPS_ATOMIC(atomicExch, float, (static_cast<void>(old), value))
 DEFORMOPS_ATOMIC(atomicInc, unsigned, old >= value ? 0 : old + 1)
 DEFORMOPS_ATOMIC(atomicDec, unsigned, old == 0 || old > value ? value : old - 1)
 
-#define DEFORMOPS_ATOMIC_CAS(type)                                                                 \
-  DEFORMOPS_DEVICE_FUNCTION type atomicCAS(type* address, type compare, type value) {              \
-    deformops::simulation::announce_atomic(address, sizeof(type));                                 \
-    return deformops::simulation::change(                                                          \
-        address, [compare, value](type old) __attribute__((no_sanitize("thread"))) -> type {       \
-          return old == compare ? value : old;                                                     \
-        });                                                                                        \
+#define DEFORMOPS_ATOMIC_CAS(type)                                                           \
+  DEFORMOPS_DEVICE_FUNCTION type atomicCAS(type* address, type compare, type value) {        \
+    deformops::simulation::announce_atomic(address, sizeof(type));                           \
+    return deformops::simulation::change(                                                    \
+        address, [compare, value](type old) __attribute__((no_sanitize("thread"))) -> type { \
+          return old == compare ? value : old;                                               \
+        });                                                                                  \
   }
 DEFORMOPS_ATOMIC_CAS(int)
 DEFORMOPS_ATOMIC_CAS(unsigned)

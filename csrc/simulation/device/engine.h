@@ -61,7 +61,7 @@ DEFORMOPS_SIMULATION_API void* dynamic_shared(const char* name, size_t alignment
 // To be called before an atomic read-modify-write, which then happens at once.
 DEFORMOPS_SIMULATION_API void announce_atomic(void* address, size_t bytes);
 
-// --- asynchronous copies and tensor cores (PTX) ----------------------------------------------------
+// --- asynchronous copies and tensor cores (PTX) --------------------------------------------------
 DEFORMOPS_SIMULATION_API void async_copy(void* shared, const void* global, int bytes,
                                          int source_bytes, Site site);
 DEFORMOPS_SIMULATION_API void async_commit();
@@ -83,7 +83,7 @@ enum class Multiply : int {
 DEFORMOPS_SIMULATION_API void multiply(Multiply shape, void* d, const void* a, const void* b,
                                        const void* c, Site site);
 
-// --- the host's side -------------------------------------------------------------------------------
+// --- the host's side -----------------------------------------------------------------------------
 struct Launch {
   const void* kernel;  // address of the __global__ function
   dim3 grid;
@@ -103,7 +103,7 @@ enum class Limit : int {
   kThreadsPerBlock,
   kThreadsPerMultiprocessor,
   kBlocksPerMultiprocessor,
-  kSharedBytesPerBlock,        // without opting in
+  kSharedBytesPerBlock,  // without opting in
   kSharedBytesPerBlockOptin,
   kSharedBytesPerMultiprocessor,
   kWarpSize,
@@ -115,11 +115,11 @@ DEFORMOPS_SIMULATION_API bool allow_dynamic_shared(const void* kernel, size_t by
 DEFORMOPS_SIMULATION_API void fill_memory(void* data, int byte, size_t bytes);
 DEFORMOPS_SIMULATION_API void copy_memory(void* destination, const void* source, size_t bytes);
 
-// --- the instrumentation's side ----------------------------------------------------------------------
+// --- the instrumentation's side ------------------------------------------------------------------
 // What hooks look at on every memory access before they bother the engine.
 struct Running {
-  void* thread = nullptr;    // null: host code
-  uintptr_t stack_low = 0;   // the running thread's own stack
+  void* thread = nullptr;   // null: host code
+  uintptr_t stack_low = 0;  // the running thread's own stack
   uintptr_t stack_high = 0;
   uint64_t until_preemption = ~uint64_t{0};
 };
@@ -132,8 +132,8 @@ DEFORMOPS_SIMULATION_API void preempt();
 // Does not return: ends the launch, or throws where there is none.
 [[noreturn]] DEFORMOPS_SIMULATION_API void refuse_undefined_behaviour(const char* message,
                                                                       Site site);
-// By the library that holds the kernels: where its code and data lie, and whether it was compiled so
-// that check_access is called for every access.
+// By the library that holds the kernels: where its code and data lie, and whether it was compiled
+// so that check_access is called for every access.
 DEFORMOPS_SIMULATION_API void register_instrumented_module(const void* begin, const void* end,
                                                            bool sees_every_access);
 

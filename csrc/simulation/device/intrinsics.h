@@ -13,8 +13,8 @@
 #include "simulation/device/language.h"
 
 // --- minimum and maximum -------------------------------------------------------------------------
-#define DEFORMOPS_MIN_MAX(type)                                                        \
-  DEFORMOPS_DEVICE_FUNCTION type min(type a, type b) { return b < a ? b : a; }         \
+#define DEFORMOPS_MIN_MAX(type)                                                \
+  DEFORMOPS_DEVICE_FUNCTION type min(type a, type b) { return b < a ? b : a; } \
   DEFORMOPS_DEVICE_FUNCTION type max(type a, type b) { return a < b ? b : a; }
 DEFORMOPS_MIN_MAX(int)
 DEFORMOPS_MIN_MAX(unsigned)
@@ -29,11 +29,11 @@ DEFORMOPS_DEVICE_FUNCTION float max(float a, float b) { return ::fmaxf(a, b); }
 DEFORMOPS_DEVICE_FUNCTION double min(double a, double b) { return ::fmin(a, b); }
 DEFORMOPS_DEVICE_FUNCTION double max(double a, double b) { return ::fmax(a, b); }
 
-// --- loads and stores with a hint for the caches ---------------------------------------------------
-#define DEFORMOPS_LOAD(name)                          \
-  template <class T>                                  \
+// --- loads and stores with a hint for the caches -------------------------------------------------
+#define DEFORMOPS_LOAD(name)                           \
+  template <class T>                                   \
   DEFORMOPS_DEVICE_FUNCTION T name(const T* address) { \
-    return *address;                                  \
+    return *address;                                   \
   }
 DEFORMOPS_LOAD(__ldg)
 DEFORMOPS_LOAD(__ldca)
@@ -41,10 +41,10 @@ DEFORMOPS_LOAD(__ldcg)
 DEFORMOPS_LOAD(__ldcs)
 DEFORMOPS_LOAD(__ldlu)
 #undef DEFORMOPS_LOAD
-#define DEFORMOPS_STORE(name)                                      \
-  template <class T>                                               \
-  DEFORMOPS_DEVICE_FUNCTION void name(T* address, T value) {       \
-    *address = value;                                              \
+#define DEFORMOPS_STORE(name)                                \
+  template <class T>                                         \
+  DEFORMOPS_DEVICE_FUNCTION void name(T* address, T value) { \
+    *address = value;                                        \
   }
 DEFORMOPS_STORE(__stcg)
 DEFORMOPS_STORE(__stcs)
@@ -52,7 +52,7 @@ DEFORMOPS_STORE(__stwb)
 DEFORMOPS_STORE(__stwt)
 #undef DEFORMOPS_STORE
 
-// --- bits ------------------------------------------------------------------------------------------
+// --- bits ----------------------------------------------------------------------------------------
 DEFORMOPS_DEVICE_FUNCTION int __popc(unsigned x) { return __builtin_popcount(x); }
 DEFORMOPS_DEVICE_FUNCTION int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 DEFORMOPS_DEVICE_FUNCTION int __ffs(int x) { return __builtin_ffs(x); }
@@ -97,12 +97,12 @@ DEFORMOPS_DEVICE_FUNCTION unsigned __byte_perm(unsigned a, unsigned b, unsigned 
   return result;
 }
 
-#define DEFORMOPS_BIT_CAST(name, to, from)                             \
-  DEFORMOPS_DEVICE_FUNCTION to name(from value) {                      \
-    static_assert(sizeof(to) == sizeof(from), "types of one size");    \
-    to result;                                                         \
-    std::memcpy(&result, &value, sizeof(result));                      \
-    return result;                                                     \
+#define DEFORMOPS_BIT_CAST(name, to, from)                          \
+  DEFORMOPS_DEVICE_FUNCTION to name(from value) {                   \
+    static_assert(sizeof(to) == sizeof(from), "types of one size"); \
+    to result;                                                      \
+    std::memcpy(&result, &value, sizeof(result));                   \
+    return result;                                                  \
   }
 DEFORMOPS_BIT_CAST(__float_as_int, int, float)
 DEFORMOPS_BIT_CAST(__int_as_float, float, int)
@@ -114,7 +114,7 @@ DEFORMOPS_BIT_CAST(__longlong_as_double, double, long long)
 
 DEFORMOPS_DEVICE_FUNCTION void __trap() { __builtin_trap(); }
 
-// --- rounding: conversions to integers saturate, and NaN becomes 0 -----------------------------------
+// --- rounding: conversions to integers saturate, and NaN becomes 0 -------------------------------
 namespace deformops::simulation {
 DEFORMOPS_DEVICE_FUNCTION int saturated_int(double value) {
   if (value != value) return 0;
@@ -138,19 +138,19 @@ DEFORMOPS_DEVICE_FUNCTION int __float2int_rz(float x) {
 DEFORMOPS_DEVICE_FUNCTION float __int2float_rn(int x) { return static_cast<float>(x); }
 DEFORMOPS_DEVICE_FUNCTION float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 
-// --- single operations that must not be contracted, and fused ones -------------------------------------
-#define DEFORMOPS_ARITHMETIC(type, prefix)                                                          \
-  DEFORMOPS_DEVICE_FUNCTION type prefix##add_rn(type a, type b) {                                   \
-    volatile type result = a + b;                                                                   \
-    return result;                                                                                  \
-  }                                                                                                 \
-  DEFORMOPS_DEVICE_FUNCTION type prefix##sub_rn(type a, type b) {                                   \
-    volatile type result = a - b;                                                                   \
-    return result;                                                                                  \
-  }                                                                                                 \
-  DEFORMOPS_DEVICE_FUNCTION type prefix##mul_rn(type a, type b) {                                   \
-    volatile type result = a * b;                                                                   \
-    return result;                                                                                  \
+// --- single operations that must not be contracted, and fused ones -------------------------------
+#define DEFORMOPS_ARITHMETIC(type, prefix)                        \
+  DEFORMOPS_DEVICE_FUNCTION type prefix##add_rn(type a, type b) { \
+    volatile type result = a + b;                                 \
+    return result;                                                \
+  }                                                               \
+  DEFORMOPS_DEVICE_FUNCTION type prefix##sub_rn(type a, type b) { \
+    volatile type result = a - b;                                 \
+    return result;                                                \
+  }                                                               \
+  DEFORMOPS_DEVICE_FUNCTION type prefix##mul_rn(type a, type b) { \
+    volatile type result = a * b;                                 \
+    return result;                                                \
   }
 DEFORMOPS_ARITHMETIC(float, __f)
 DEFORMOPS_ARITHMETIC(double, __d)
@@ -170,7 +170,7 @@ DEFORMOPS_DEVICE_FUNCTION float __saturatef(float x) {
   return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f;  // NaN becomes 0
 }
 
-// --- fast approximations ---------------------------------------------------------------------------
+// --- fast approximations -------------------------------------------------------------------------
 DEFORMOPS_DEVICE_FUNCTION float __expf(float x) { return std::exp(x); }
 DEFORMOPS_DEVICE_FUNCTION float __logf(float x) { return std::log(x); }
 DEFORMOPS_DEVICE_FUNCTION float __log2f(float x) { return std::log2(x); }

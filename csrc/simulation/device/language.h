@@ -1,6 +1,6 @@
 // The keywords and built-in variables of CUDA C++, as far as they can be had without a translator
-// (../translate.py does the rest: __shared__, <<< >>> and __noinline__, which the C++ library's headers
-// use as a name).
+// (../translate.py does the rest: __shared__, <<< >>> and __noinline__, which the C++ library's
+// headers use as a name).
 #pragma once
 
 #include "simulation/device/engine.h"

@@ -1,5 +1,5 @@
-// The instructions that kernels reach by inline PTX. kernels/cuda/ptx.cuh calls these where nvcc would
-// assemble; names and operands are those of the PTX manual.
+// The instructions that kernels reach by inline PTX. kernels/cuda/ptx.cuh calls these where nvcc
+// would assemble; names and operands are those of the PTX manual.
 #pragma once
 
 #include "simulation/device/language.h"

@@ -1,6 +1,6 @@
-// The part of the CUDA runtime that launchers call. There is one device and one stream, and all work
-// is done when a call returns. Mistakes in a kernel or in its launch are exceptions, so the status of
-// everything else is success.
+// The part of the CUDA runtime that launchers call. There is one device and one stream, and all
+// work is done when a call returns. Mistakes in a kernel or in its launch are exceptions, so the
+// status of everything else is success.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The 16-bit types of cuda_fp16.h and cuda_bf16.h. Each operation is done in float and rounded once,
-// which is what the hardware's own 16-bit instructions give.
+// The 16-bit types of cuda_fp16.h and cuda_bf16.h. Each operation is done in float and rounded
+// once, which is what the hardware's own 16-bit instructions give.
 #pragma once
 
 #include <cmath>
@@ -9,22 +9,22 @@
 #include "simulation/device/language.h"
 #include "simulation/device/vector_types.h"
 
-#define DEFORMOPS_SHORT_FLOAT_OPERATOR(type, op)                                                \
-  DEFORMOPS_DEVICE_FUNCTION type operator op(type a, type b) {                                  \
-    return type(static_cast<float>(a) op static_cast<float>(b));                                \
-  }                                                                                             \
-  DEFORMOPS_DEVICE_FUNCTION type& operator op##=(type& a, type b) { return a = a op b; }
+#define DEFORMOPS_SHORT_FLOAT_OPERATOR(type, op)                 \
+  DEFORMOPS_DEVICE_FUNCTION type operator op(type a, type b) {   \
+    return type(static_cast<float>(a) op static_cast<float>(b)); \
+  }                                                              \
+  DEFORMOPS_DEVICE_FUNCTION type& operator op## = (type & a, type b) { return a = a op b; }
 
-#define DEFORMOPS_SHORT_FLOAT_COMPARISON(type, name, op)                                        \
-  DEFORMOPS_DEVICE_FUNCTION bool operator op(type a, type b) {                                  \
-    return static_cast<float>(a) op static_cast<float>(b);                                      \
-  }                                                                                             \
+#define DEFORMOPS_SHORT_FLOAT_COMPARISON(type, name, op)       \
+  DEFORMOPS_DEVICE_FUNCTION bool operator op(type a, type b) { \
+    return static_cast<float>(a) op static_cast<float>(b);     \
+  }                                                            \
   DEFORMOPS_DEVICE_FUNCTION bool name(type a, type b) { return a op b; }
 
-#define DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, name, expression)                              \
-  DEFORMOPS_DEVICE_FUNCTION type name(type a, type b) { return expression; }                    \
-  DEFORMOPS_DEVICE_FUNCTION pair name##2(pair a, pair b) {                                      \
-    return pair(name(a.x, b.x), name(a.y, b.y));                                                \
+#define DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, name, expression)           \
+  DEFORMOPS_DEVICE_FUNCTION type name(type a, type b) { return expression; } \
+  DEFORMOPS_DEVICE_FUNCTION pair name##2(pair a, pair b) {                   \
+    return pair(name(a.x, b.x), name(a.y, b.y));                             \
   }
 
 // type: __half; pair: __half2; word: as it stands in function names; storage: what converts.
@@ -79,7 +79,7 @@
   DEFORMOPS_SHORT_FLOAT_COMPARISON(type, __hge, >=)                                             \
   DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hadd, a + b)                                       \
   DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hsub, a - b)                                       \
-  DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hmul, a * b)                                       \
+  DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hmul, a* b)                                        \
   DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hmax, type(std::fmax(float(a), float(b))))         \
   DEFORMOPS_SHORT_FLOAT_BINARY(type, pair, __hmin, type(std::fmin(float(a), float(b))))         \
   DEFORMOPS_DEVICE_FUNCTION type operator-(type a) { return type(-static_cast<float>(a)); }     \

@@ -1,23 +1,15 @@
-// The vector types of CUDA with their sizes and alignments, which kernels rely on when they move 8 or
-// 16 bytes at once.
+// The vector types of CUDA with their sizes and alignments, which kernels rely on when they move 8
+// or 16 bytes at once.
 #pragma once
 
-#define DEFORMOPS_VECTOR_TYPES(type, name, align2, align4)                                   \
-  struct name##1 {                                                                           \
-    type x;                                                                                  \
-  };                                                                                         \
-  struct alignas(align2) name##2 {                                                           \
-    type x, y;                                                                               \
-  };                                                                                         \
-  struct name##3 {                                                                           \
-    type x, y, z;                                                                            \
-  };                                                                                         \
-  struct alignas(align4) name##4 {                                                           \
-    type x, y, z, w;                                                                         \
-  };                                                                                         \
-  inline name##1 make_##name##1(type x) { return {x}; }                                      \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                           \
-  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                \
+#define DEFORMOPS_VECTOR_TYPES(type, name, align2, align4)                    \
+  struct name##1 { type x; };                                                 \
+  struct alignas(align2) name##2 { type x, y; };                              \
+  struct name##3 { type x, y, z; };                                           \
+  struct alignas(align4) name##4 { type x, y, z, w; };                        \
+  inline name##1 make_##name##1(type x) { return {x}; }                       \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }            \
+  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; } \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 
 DEFORMOPS_VECTOR_TYPES(signed char, char, 2, 4)

@@ -48,24 +48,28 @@ void async_copy(void* shared, const void* global, int bytes, int source_bytes, S
   const auto size = static_cast<size_t>(bytes);
   const auto source_size = static_cast<size_t>(source_bytes);
   if (source_bytes < 0 || source_bytes > bytes) {
-    device.fail("async copy", "cp.async of " + std::to_string(source_bytes) + " out of " +
-                                  std::to_string(bytes) + " bytes", site);
+    device.fail("async copy",
+                "cp.async of " + std::to_string(source_bytes) + " out of " + std::to_string(bytes) +
+                    " bytes",
+                site);
   }
   if (reinterpret_cast<uintptr_t>(shared) % size != 0 ||
       reinterpret_cast<uintptr_t>(global) % size != 0) {
-    device.fail("misaligned", "cp.async needs both addresses aligned to its " +
-                                  std::to_string(bytes) + " bytes", site);
+    device.fail("misaligned",
+                "cp.async needs both addresses aligned to its " + std::to_string(bytes) + " bytes",
+                site);
   }
   // These two are seen in all builds, since the engine makes the access itself.
   if (device.shared.find(shared, size) == nullptr) {
     device.fail("out of bounds", "cp.async to " + device.shared.describe(shared), site);
   }
-  if (source_bytes > 0 && ((device.regions.fenced() &&
-                            device.regions.find(global, source_size) == nullptr) ||
-                           sanitizer::first_poisoned(global, source_size) != nullptr)) {
+  if (source_bytes > 0 &&
+      ((device.regions.fenced() && device.regions.find(global, source_size) == nullptr) ||
+       sanitizer::first_poisoned(global, source_size) != nullptr)) {
     device.fail("out of bounds",
                 "cp.async of " + std::to_string(source_bytes) + " bytes, " +
-                    device.regions.describe(global), site);
+                    device.regions.describe(global),
+                site);
   }
   Thread& thread = device.block.running_thread();
   const void* pc = static_cast<const char*>(__builtin_return_address(0)) - 1;
@@ -75,7 +79,8 @@ void async_copy(void* shared, const void* global, int bytes, int source_bytes, S
     if (device.profiler.enabled()) {
       const uint32_t lanes = device.block.lanes_of(thread.warp());
       if (source_bytes > 0) {
-        device.profiler.access(thread, lanes, Space::kGlobal, Motion::kLoad, global, source_size, pc);
+        device.profiler.access(thread, lanes, Space::kGlobal, Motion::kLoad, global, source_size,
+                               pc);
       }
       // The same instruction moves the data on: a second entry, told apart by one byte.
       device.profiler.access(thread, lanes, Space::kShared, Motion::kStore, shared, size,

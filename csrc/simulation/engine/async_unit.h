@@ -1,9 +1,9 @@
 // Copies from global to shared memory that run beside the threads (cp.async).
 //
-// A copy may land at any moment between its issue and the wait for its group. Forgetting the wait shows
-// when it lands late, overwriting a buffer that others still read shows when it lands early. So it is
-// drawn: late, at once, or, copy by copy, either. The race checker needs no luck: for it the target is
-// taboo all the while.
+// A copy may land at any moment between its issue and the wait for its group. Forgetting the wait
+// shows when it lands late, overwriting a buffer that others still read shows when it lands early.
+// So it is drawn: late, at once, or, copy by copy, either. The race checker needs no luck: for it
+// the target is taboo all the while.
 #pragma once
 
 #include "simulation/engine/random.h"

@@ -1,11 +1,11 @@
 // How a GPU runs a block, and how that is imitated.
 //
 // A GPU issues one instruction of some warp that can go on, then one of another: which, depends on
-// latencies that nobody can predict. All that a program may rely on is what barriers promise. So here
-// any thread that can go on may be continued next, up to the place where it has to wait for others,
-// and a generator draws which. Two habits of real machines are drawn for each block: how long the
-// scheduler stays with one warp (anything from every instruction to until it waits), because mistakes
-// show when one warp runs far ahead just as they do when all advance together.
+// latencies that nobody can predict. All that a program may rely on is what barriers promise. So
+// here any thread that can go on may be continued next, up to the place where it has to wait for
+// others, and a generator draws which. Two habits of real machines are drawn for each block: how
+// long the scheduler stays with one warp (anything from every instruction to until it waits),
+// because mistakes show when one warp runs far ahead just as they do when all advance together.
 #include "simulation/engine/block.h"
 
 #include <pthread.h>
@@ -182,8 +182,8 @@ void Block::exit_thread() {
   }
   if (waiting_ > 0 && !device.options.allow_early_exit) {
     device.fail("barrier", "the thread exits while thread " +
-                               simulation::to_string(first_waiting_->index) +
-                               " waits for it at " + to_string(first_waiting_->site));
+                               simulation::to_string(first_waiting_->index) + " waits for it at " +
+                               to_string(first_waiting_->site));
   }
   for (const Gathering& gathering : gatherings_[thread.warp()]) {
     if ((gathering.mask >> thread.lane() & 1) == 0) continue;
@@ -248,8 +248,9 @@ int Block::wait_at_barrier(BarrierResult result, int predicate, Site site) {
 void Block::release_barrier() {
   Device& device = Device::get();
   if (const SharedMemory::Array* array = device.shared.overrun()) {
-    device.fail("overrun", "somebody wrote beyond shared `" + array->name +
-                               "`; found when the block met at __syncthreads",
+    device.fail("overrun",
+                "somebody wrote beyond shared `" + array->name +
+                    "`; found when the block met at __syncthreads",
                 first_waiting_->site);
   }
   device.race.block_met();
@@ -345,18 +346,17 @@ void Block::check_mask(const Meeting& meeting, unsigned mask, Site site) {
 }
 
 void Block::refuse_contradiction(const Meeting& meeting, unsigned mask, Site site) {
-  // Lanes that wait for each other but do not agree what for would wait forever. A lane that waits for
-  // others only may still come.
+  // Lanes that wait for each other but do not agree what for would wait forever. A lane that waits
+  // for others only may still come.
   const Thread& thread = running_thread();
   for (const Gathering& other : gatherings_[thread.warp()]) {
     if ((other.arrived & mask) == 0 || (other.mask >> thread.lane() & 1) == 0) continue;
-    Device::get().fail(
-        "warp",
-        std::string(meeting.name) + ": lane " +
-            std::to_string(__builtin_ctz(other.arrived & mask)) + " of its mask is in " +
-            other.meeting->name + " at " + to_string(other.site) +
-            (other.mask != mask ? " with another mask" : ""),
-        site);
+    Device::get().fail("warp",
+                       std::string(meeting.name) + ": lane " +
+                           std::to_string(__builtin_ctz(other.arrived & mask)) +
+                           " of its mask is in " + other.meeting->name + " at " +
+                           to_string(other.site) + (other.mask != mask ? " with another mask" : ""),
+                       site);
   }
 }
 

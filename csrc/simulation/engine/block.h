@@ -16,7 +16,8 @@ class Block {
  public:
   Block();
 
-  // Runs `threads` threads until all have exited, one has failed, or none can go on (a failure too).
+  // Runs `threads` threads until all have exited, one has failed, or none can go on (a failure
+  // too).
   void run(dim3 extent, Random& random, bool fixed_order);
 
   // --- called by the running thread ---
@@ -54,7 +55,7 @@ class Block {
   std::unique_ptr<Thread[]> threads_;
   unsigned size_ = 0;
   unsigned exited_ = 0;
-  unsigned waiting_ = 0;      // at the block's barrier
+  unsigned waiting_ = 0;  // at the block's barrier
   Thread* first_waiting_ = nullptr;
 
   // Lanes of a warp that wait for one another.
@@ -70,8 +71,8 @@ class Block {
   // Threads that can run: one bit each, and one bit for each warp that has any.
   std::array<uint32_t, kMaxThreads / kWarpSize> ready_lanes_ = {};
   uint32_t ready_warps_ = 0;
-  unsigned warp_ = 0;         // that ran last
-  double change_warp_ = 1;    // chance of leaving it while it could go on
+  unsigned warp_ = 0;       // that ran last
+  double change_warp_ = 1;  // chance of leaving it while it could go on
   Random* random_ = nullptr;
   bool fixed_order_ = true;
 

@@ -140,14 +140,11 @@ void complete_reduce(unsigned mask, void* const* arguments) {
   }
 }
 
-constexpr Meeting kReductions[] = {{"__reduce_add_sync", false, complete_reduce},
-                                   {"__reduce_min_sync", false, complete_reduce},
-                                   {"__reduce_max_sync", false, complete_reduce},
-                                   {"__reduce_min_sync", false, complete_reduce},
-                                   {"__reduce_max_sync", false, complete_reduce},
-                                   {"__reduce_and_sync", false, complete_reduce},
-                                   {"__reduce_or_sync", false, complete_reduce},
-                                   {"__reduce_xor_sync", false, complete_reduce}};
+constexpr Meeting kReductions[] = {
+    {"__reduce_add_sync", false, complete_reduce}, {"__reduce_min_sync", false, complete_reduce},
+    {"__reduce_max_sync", false, complete_reduce}, {"__reduce_min_sync", false, complete_reduce},
+    {"__reduce_max_sync", false, complete_reduce}, {"__reduce_and_sync", false, complete_reduce},
+    {"__reduce_or_sync", false, complete_reduce},  {"__reduce_xor_sync", false, complete_reduce}};
 
 void complete_warp_barrier(unsigned mask, void* const*) {
   Device& device = Device::get();

@@ -19,9 +19,9 @@ void Context::switch_to(Context& next) { swapcontext(&context_, &next.context_);
 
 #else
 
-// A function call already saves what the caller needs, except for the six registers that the calling
-// convention leaves to the callee. So a switch is: push those six, exchange the stack pointer, pop the
-// other's six, and return to where the other one called from.
+// A function call already saves what the caller needs, except for the six registers that the
+// calling convention leaves to the callee. So a switch is: push those six, exchange the stack
+// pointer, pop the other's six, and return to where the other one called from.
 extern "C" void deformops_switch_stack(void** saved_stack_pointer, void* next_stack_pointer);
 asm(R"(
   .text
@@ -52,9 +52,9 @@ deformops_switch_stack:
 )");
 
 void Context::prepare(void* stack_end, unsigned long, void (*entry)()) {
-  // What deformops_switch_stack expects to find: six registers, then a return address. Above it stands
-  // the return address of entry itself, null, so that a backtrace ends there. With it popped the stack
-  // is aligned as it is after any call: to 8 bytes, not 16.
+  // What deformops_switch_stack expects to find: six registers, then a return address. Above it
+  // stands the return address of entry itself, null, so that a backtrace ends there. With it popped
+  // the stack is aligned as it is after any call: to 8 bytes, not 16.
   auto** top = static_cast<void**>(stack_end);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(entry);

@@ -67,7 +67,8 @@ void Device::note_failure(std::string kind, std::string message, Site site) {
     failure.thread = block.running_thread().index;
     failure.stack = call_stack(module->begin, module->end, failure.kernel);
   }
-  // A site is where the kernel called the engine. Without debug information it is all that is known.
+  // A site is where the kernel called the engine. Without debug information it is all that is
+  // known.
   const auto found = std::find_if(failure.stack.begin(), failure.stack.end(), [&](const Place& p) {
     return site.line == 0 || (p.line == site.line && p.file == site.file);
   });
@@ -149,9 +150,9 @@ void Device::launch(const Launch& launch) {
   validate(launch);
   random = Random(options.seed, record.number);
   const bool opted_in = dynamic_shared_limits.count(launch.kernel) != 0;
-  shared.begin_launch(launch.dynamic_shared_bytes,
-                      opted_in ? static_cast<size_t>(kModel.shared_bytes_per_block)
-                               : SharedMemory::kDefaultLimit);
+  shared.begin_launch(
+      launch.dynamic_shared_bytes,
+      opted_in ? static_cast<size_t>(kModel.shared_bytes_per_block) : SharedMemory::kDefaultLimit);
   if (!regions.fenced()) race.forget_everything();
   race.begin_launch(module->sees_every_access);
   profiler.begin_launch(options.profile && race.enabled());

@@ -24,7 +24,8 @@ class Device {
   void configure(const Options& options);
   void launch(const Launch& launch);
 
-  // Ends the launch with an error at the running thread's present place; on the host's side, throws.
+  // Ends the launch with an error at the running thread's present place; on the host's side,
+  // throws.
   [[noreturn]] void fail(std::string kind, std::string message, Site site = {});
   // The same from places that have to return: the thread goes on until it next calls the engine.
   void note_failure(std::string kind, std::string message, Site site = {});

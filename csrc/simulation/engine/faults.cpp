@@ -39,9 +39,10 @@ void handle(int signal, siginfo_t* info, void*) {
                              " KiB): endless recursion, or too large local arrays");
   }
   // The processor does not say which address was misaligned: it reports address 0.
-  device.fail("fault", address == 0 ? "access to address 0, or misaligned access of 16 bytes or more"
-                                    : "access to unmapped address " + hexadecimal(address) + ", " +
-                                          device.regions.describe(info->si_addr));
+  device.fail("fault", address == 0
+                           ? "access to address 0, or misaligned access of 16 bytes or more"
+                           : "access to unmapped address " + hexadecimal(address) + ", " +
+                                 device.regions.describe(info->si_addr));
 }
 
 }  // namespace

@@ -120,11 +120,12 @@ void Profiler::access(const Thread& thread, uint32_t lanes_of_warp, Space space,
 void Profiler::account(const void* program_counter, const Instruction& instruction,
                        const Request& request) {
   if (request.lanes == 0) return;
-  const auto found = instructions_
-                         .try_emplace(program_counter,
-                                      InstructionTraffic{program_counter, instruction.space,
-                                                         instruction.motion, {}})
-                         .first;
+  const auto found =
+      instructions_
+          .try_emplace(
+              program_counter,
+              InstructionTraffic{program_counter, instruction.space, instruction.motion, {}})
+          .first;
   const auto lanes = static_cast<uint64_t>(__builtin_popcount(request.lanes));
   Traffic traffic;
   traffic.requests = 1;

@@ -1,11 +1,12 @@
 // What a launch did, as far as a simulation can know it: counts, no times.
 //
-// Memory is not moved thread by thread. The 32 threads of a warp issue one request together, and the
-// hardware splits it by where it goes: global memory into sectors of 32 bytes, shared memory by
-// banks: 32 of them, word w in bank w % 32, of which each gives one word at a time; threads that want
-// the same word share it. Accesses of 8 or 16 bytes are served for half or a quarter of the warp at a
-// time. Here the threads of a warp do not run in step, so the request is put together again: the n-th
-// time that each lane comes by an instruction since the warp was last together makes one request.
+// Memory is not moved thread by thread. The 32 threads of a warp issue one request together, and
+// the hardware splits it by where it goes: global memory into sectors of 32 bytes, shared memory by
+// banks: 32 of them, word w in bank w % 32, of which each gives one word at a time; threads that
+// want the same word share it. Accesses of 8 or 16 bytes are served for half or a quarter of the
+// warp at a time. Here the threads of a warp do not run in step, so the request is put together
+// again: the n-th time that each lane comes by an instruction since the warp was last together
+// makes one request.
 #pragma once
 
 #include <array>
@@ -49,16 +50,16 @@ struct LaunchRecord {
   uint64_t seed = 0;
   uint64_t number = 0;  // since the seed was set
 
-  uint64_t threads = 0;             // that ran to their end
-  uint64_t switches = 0;            // between threads
-  uint64_t block_barriers = 0;      // times that a block met
-  uint64_t warp_collectives = 0;    // times that lanes of a warp met
-  uint64_t atomics = 0;             // single operations
-  uint64_t async_copies = 0;        // single copies
-  uint64_t multiplications = 0;     // mma.sync instructions of a warp
+  uint64_t threads = 0;           // that ran to their end
+  uint64_t switches = 0;          // between threads
+  uint64_t block_barriers = 0;    // times that a block met
+  uint64_t warp_collectives = 0;  // times that lanes of a warp met
+  uint64_t atomics = 0;           // single operations
+  uint64_t async_copies = 0;      // single copies
+  uint64_t multiplications = 0;   // mma.sync instructions of a warp
 
   // Seen by the race build only.
-  uint64_t bytes_read = 0;     // of global memory, as asked for by threads
+  uint64_t bytes_read = 0;  // of global memory, as asked for by threads
   uint64_t bytes_written = 0;
 
   // The race build, while profiling.

@@ -219,8 +219,8 @@ void RaceChecker::access(Thread& thread, const void* address, size_t bytes, Effe
   bool word_written = true;
   const auto finish_word = [&] {
     if (word_written) return;
-    Device::get().fail("unwritten read", "read of " + name_of(word_begin) +
-                                             ", which no thread has written");
+    Device::get().fail("unwritten read",
+                       "read of " + name_of(word_begin) + ", which no thread has written");
   };
 
   shadow_.visit(address, bytes, [&](Cell& cell, const void* at) {
@@ -275,8 +275,7 @@ void RaceChecker::fence(Thread& thread) {
   ++thread.clock;  // what comes after the fence is not published by it
   state.released = state.acquired;
   merge(state.released, block_acquired_);
-  state.released[block_] = {
-      {barrier_clock_, static_cast<uint16_t>(thread.linear), thread.clock}};
+  state.released[block_] = {{barrier_clock_, static_cast<uint16_t>(thread.linear), thread.clock}};
 }
 
 void RaceChecker::acquire_later(Thread& thread, const void* address) {

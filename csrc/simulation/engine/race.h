@@ -1,23 +1,26 @@
 // Race, bounds and initialization checker: sees every access of a kernel whose library was compiled
-// with the compiler's thread-sanitizer hooks (../hooks/race.cpp).
+// with the compiler's thread-sanitizer hooks (../hooks/accesses.cpp).
 //
-// Two accesses to one place by different threads, of which at least one writes, are a race unless one
-// of them *happens before* the other or both are atomic. On a GPU the order comes from few things:
+// Two accesses to one place by different threads, of which at least one writes, are a race unless
+// one of them *happens before* the other or both are atomic. On a GPU the order comes from few
+// things:
 //
 //   - a thread's own program order;
 //   - __syncthreads: everything a block did before it, before everything the block does after it;
 //   - __syncwarp(mask): the same among the lanes of the mask, and no others;
 //   - the end of a kernel: before the next kernel of the stream;
-//   - __threadfence with an atomic on each side: what a thread knew at its fence, before what another
+//   - __threadfence with an atomic on each side: what a thread knew at its fence, before what
+//   another
 //     does after a fence that follows an atomic which came later on the same variable.
 //
-// Shuffles, votes, ldmatrix and mma order no memory, and blocks of one launch are in no order at all.
-// That is decided here by logical clocks, so a race is found whatever the schedule happened to be.
+// Shuffles, votes, ldmatrix and mma order no memory, and blocks of one launch are in no order at
+// all. That is decided here by logical clocks, so a race is found whatever the schedule happened to
+// be.
 //
-// Clocks: each thread has one; it is stamped on its accesses and moves on at its barriers. At a block
-// barrier all clocks of the block move to one common value, barrier_clock: whatever is stamped below
-// that value is over for everybody in the block. Within a warp, seen[i][j] says up to which clock of
-// lane j lane i has synchronized.
+// Clocks: each thread has one; it is stamped on its accesses and moves on at its barriers. At a
+// block barrier all clocks of the block move to one common value, barrier_clock: whatever is
+// stamped below that value is over for everybody in the block. Within a warp, seen[i][j] says up to
+// which clock of lane j lane i has synchronized.
 #pragma once
 
 #include <array>
@@ -60,9 +63,9 @@ class RaceChecker {
  private:
   enum class Space {
     kShared,
-    kFresh,   // global memory that holds nothing before it is written
+    kFresh,  // global memory that holds nothing before it is written
     kGlobal,
-    kOther,   // nothing to race for
+    kOther,  // nothing to race for
   };
 
   // Of a block's doings, those that are published: the whole block's below barrier_clock, and one

@@ -1,5 +1,5 @@
-// The generator that draws schedules (splitmix64): one word of state, so that a seed and the number of
-// a launch name a schedule.
+// The generator that draws schedules (splitmix64): one word of state, so that a seed and the number
+// of a launch name a schedule.
 #pragma once
 
 #include <cmath>

@@ -50,13 +50,15 @@ std::string Regions::describe(const void* address) const {
   const Region* nearest = nullptr;
   uintptr_t distance = 1 << 20;  // farther away it says nothing
   for (const Region& region : regions_) {
-    const uintptr_t away =
-        at < region.begin ? region.begin - at : at < region.end ? 0 : at - region.end;
+    const uintptr_t away = at < region.begin ? region.begin - at
+                           : at < region.end ? 0
+                                             : at - region.end;
     if (away <= distance) nearest = &region, distance = away;
   }
   if (nearest == nullptr) return "far from every registered tensor";
   const std::string name = simulation::describe(*nearest);
-  if (at < nearest->begin) return std::to_string(distance) + " bytes before the beginning of " + name;
+  if (at < nearest->begin)
+    return std::to_string(distance) + " bytes before the beginning of " + name;
   if (at >= nearest->end) return std::to_string(distance) + " bytes past the end of " + name;
   return std::to_string(nearest->end - at) + " bytes before the end of " + name;
 }

@@ -9,8 +9,8 @@ namespace deformops::simulation::sanitizer {
 
 bool active();
 
-// Round every switch of stacks. `fake_stack` is kept by the flow of control that is left; null when it
-// never comes back.
+// Round every switch of stacks. `fake_stack` is kept by the flow of control that is left; null when
+// it never comes back.
 void start_switch(void** fake_stack, const void* next_stack_low, size_t next_stack_bytes);
 void finish_switch(void* fake_stack);
 
@@ -19,8 +19,8 @@ void unpoison(const void* address, size_t bytes);
 // The first byte that may not be touched, or null.
 const void* first_poisoned(const void* address, size_t bytes);
 
-// From now on reports are handed to `report` as well as printed. The sanitizer holds its locks then, so
-// `report` must return.
+// From now on reports are handed to `report` as well as printed. The sanitizer holds its locks
+// then, so `report` must return.
 void on_report(void (*report)(const char* text));
 
 }  // namespace deformops::simulation::sanitizer

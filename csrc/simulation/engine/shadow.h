@@ -12,10 +12,10 @@ namespace deformops::simulation {
 
 // Who touched a place, when, and from which instruction.
 struct Stamp {
-  uint32_t block = 0;    // running number; 0: nobody
-  uint32_t clock = 0;    // of the thread at that moment
-  int32_t place = 0;     // program counter, relative to the kernels' library
-  uint16_t thread = 0;   // number in the block
+  uint32_t block = 0;   // running number; 0: nobody
+  uint32_t clock = 0;   // of the thread at that moment
+  int32_t place = 0;    // program counter, relative to the kernels' library
+  uint16_t thread = 0;  // number in the block
   bool atomic = false;
   bool in_flight = false;  // an asynchronous copy that may still land
 
@@ -26,9 +26,9 @@ struct Stamp {
 };
 
 // Two of each kind: the latest, and one that another thread made in no order with it, from another
-// warp or block if there is one. With more than two, whoever comes later and is not ordered with all of
-// them is not ordered with one of these two either (a __syncwarp of part of a warp could contrive an
-// exception).
+// warp or block if there is one. With more than two, whoever comes later and is not ordered with
+// all of them is not ordered with one of these two either (a __syncwarp of part of a warp could
+// contrive an exception).
 struct Cell {
   Stamp write, other_write;  // only atomic writes can be two
   Stamp read, other_read;
@@ -49,6 +49,7 @@ class Shadow {
     pages_.clear();
     cache_ = {};
   }
+
  private:
   struct Page {
     int shift = 2;  // log2 of the bytes of a cell

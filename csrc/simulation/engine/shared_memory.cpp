@@ -88,7 +88,8 @@ void* SharedMemory::dynamic_array(const char* name, size_t alignment) {
   for (Array& array : arrays_) {
     if (array.identity != kDynamic) continue;
     if (alignment > array.alignment && array.begin % alignment != 0) {
-      Device::get().fail("launch", "dynamic shared memory `" + std::string(name) + "` is declared " +
+      Device::get().fail("launch", "dynamic shared memory `" + std::string(name) +
+                                       "` is declared " +
                                        "twice, the second time with a larger alignment");
     }
     return reinterpret_cast<void*>(array.begin);
@@ -110,7 +111,9 @@ std::string SharedMemory::describe(const void* address) const {
   const Array* nearest = nullptr;
   uintptr_t distance = ~uintptr_t{0};
   for (const Array& array : arrays_) {
-    const uintptr_t away = at < array.begin ? array.begin - at : at < array.end ? 0 : at - array.end;
+    const uintptr_t away = at < array.begin ? array.begin - at
+                           : at < array.end ? 0
+                                            : at - array.end;
     if (away < distance) nearest = &array, distance = away;
   }
   if (nearest == nullptr) return "no shared array has been declared";

@@ -1,8 +1,9 @@
 // Shared memory of the block that is being executed.
 //
 // On a GPU neighbouring arrays touch each other and a block finds what the one before left behind;
-// both hide mistakes. Here arrays are kept apart by red zones, are aligned as declared and no better,
-// and every block starts with all of it filled with 0xFF bytes: NaN as a float, -1 as an integer.
+// both hide mistakes. Here arrays are kept apart by red zones, are aligned as declared and no
+// better, and every block starts with all of it filled with 0xFF bytes: NaN as a float, -1 as an
+// integer.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +43,8 @@ class SharedMemory {
   }
   // The array in which [address, address + bytes) lies, or null.
   const Array* find(const void* address, size_t bytes) const;
-  // For an address in a red zone: which array is near, and how far ("12 bytes past the end of `tile`").
+  // For an address in a red zone: which array is near, and how far ("12 bytes past the end of
+  // `tile`").
   std::string describe(const void* address) const;
   // The array whose red zone was written to, or null.
   const Array* overrun() const;

@@ -29,8 +29,8 @@ class Stack {
   char* memory_;
 };
 
-// Lends stacks, the one returned last first: threads that run to their end without waiting follow each
-// other on the same, cache-warm stack.
+// Lends stacks, the one returned last first: threads that run to their end without waiting follow
+// each other on the same, cache-warm stack.
 class StackPool {
  public:
   ~StackPool();

@@ -76,9 +76,9 @@ bool is_of_simulation(const std::string& file) {
          file.find("csrc/simulation/hooks/") != std::string::npos;
 }
 
-// "void space::kernel<float, 2>(int, float*)" -> "space::kernel<float, 2>". The parameters begin at the
-// last opening parenthesis at depth 0, the return type (only templates show theirs) ends at the last
-// blank at depth 0 before it.
+// "void space::kernel<float, 2>(int, float*)" -> "space::kernel<float, 2>". The parameters begin at
+// the last opening parenthesis at depth 0, the return type (only templates show theirs) ends at the
+// last blank at depth 0 before it.
 std::string without_signature(std::string name) {
   const std::string noise = "(anonymous namespace)::";
   for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, noise.size());

@@ -1,4 +1,5 @@
-// From program counters back to source lines, by the debug information that kernels are compiled with.
+// From program counters back to source lines, by the debug information that kernels are compiled
+// with.
 #pragma once
 
 #include <string>
@@ -14,10 +15,11 @@ struct Place {
   int line = 0;
 };
 
-DEFORMOPS_SIMULATION_API std::string to_string(const Place& place);  // "csrc/kernels/cuda/gather.cu:42"
+DEFORMOPS_SIMULATION_API std::string to_string(
+    const Place& place);  // "csrc/kernels/cuda/gather.cu:42"
 
-// The source lines at a program counter: more than one when functions were inlined, innermost first.
-// Functions are named with their template arguments, without their parameters. Lines of the
+// The source lines at a program counter: more than one when functions were inlined, innermost
+// first. Functions are named with their template arguments, without their parameters. Lines of the
 // simulation's own headers are left out. Needs addr2line (GNU binutils); without it, or
 // without debug information, the place is the library and an offset. Results are kept.
 const std::vector<Place>& places_at(const void* program_counter);

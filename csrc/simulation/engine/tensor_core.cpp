@@ -1,16 +1,17 @@
 // ldmatrix and mma.sync: what a warp's registers hold between them.
 //
-// A tensor core multiplies small matrices that no thread has whole: each of the 32 lanes keeps a few
-// elements of A, B, C and D in its registers, its fragments. Which ones is fixed by the instruction.
-// Most layouts follow one rule. With group = lane / 4 and member = lane % 4, a lane keeps pairs of
-// neighbours in the direction of k (of n for C and D):
+// A tensor core multiplies small matrices that no thread has whole: each of the 32 lanes keeps a
+// few elements of A, B, C and D in its registers, its fragments. Which ones is fixed by the
+// instruction. Most layouts follow one rule. With group = lane / 4 and member = lane % 4, a lane
+// keeps pairs of neighbours in the direction of k (of n for C and D):
 //
 //     A[m][k]: rows group and group + 8,           k = 2 * member, + 1, then + 8
 //     B[k][n]: column group,                       k = 2 * member, + 1, then + 8
 //     C[m][n]: rows group and group + 8,           n = 2 * member, + 1
 //
-// and where elements are 32 bits wide k advances singly: k = member, then + 4. Registers run over rows
-// first, then over k. (PTX manual, "Matrix fragments for mma.m16n8k8", "... .m16n8k16", "... .m8n8k4".)
+// and where elements are 32 bits wide k advances singly: k = member, then + 4. Registers run over
+// rows first, then over k. (PTX manual, "Matrix fragments for mma.m16n8k8", "... .m16n8k16", "...
+// .m8n8k4".)
 #include <algorithm>
 #include <cstring>
 
@@ -21,8 +22,9 @@ namespace deformops::simulation {
 namespace {
 
 // --- ldmatrix ------------------------------------------------------------------------------------
-// Lane 8 * m + r brings the address of row r (8 elements of 16 bits) of matrix m; afterwards register
-// m of each lane holds the pair of matrix m that is the lane's share of an A or B fragment.
+// Lane 8 * m + r brings the address of row r (8 elements of 16 bits) of matrix m; afterwards
+// register m of each lane holds the pair of matrix m that is the lane's share of an A or B
+// fragment.
 
 struct LoadArgument {
   const void* row;
@@ -51,12 +53,10 @@ void complete_load(unsigned, void* const* arguments) {
   }
 }
 
-constexpr Meeting kLoads[] = {{"ldmatrix.x1", true, complete_load},
-                              {"ldmatrix.x2", true, complete_load},
-                              {"ldmatrix.x4", true, complete_load},
-                              {"ldmatrix.x1.trans", true, complete_load},
-                              {"ldmatrix.x2.trans", true, complete_load},
-                              {"ldmatrix.x4.trans", true, complete_load}};
+constexpr Meeting kLoads[] = {
+    {"ldmatrix.x1", true, complete_load},       {"ldmatrix.x2", true, complete_load},
+    {"ldmatrix.x4", true, complete_load},       {"ldmatrix.x1.trans", true, complete_load},
+    {"ldmatrix.x2.trans", true, complete_load}, {"ldmatrix.x4.trans", true, complete_load}};
 
 // --- mma -----------------------------------------------------------------------------------------
 
@@ -88,7 +88,8 @@ struct HalfLayout {  // 16-bit elements, two to a register
   static void a(const uint32_t* registers, int lane, const Put& put) {
     for (int i = 0; i < K / 4; ++i) {  // registers: rows, then k by 8
       for (int half = 0; half < 2; ++half) {
-        put(lane / 4 + i % 2 * 8, lane % 4 * 2 + half + i / 2 * 8, to_float(registers[i], half, T{}));
+        put(lane / 4 + i % 2 * 8, lane % 4 * 2 + half + i / 2 * 8,
+            to_float(registers[i], half, T{}));
       }
     }
   }
@@ -119,8 +120,8 @@ struct WordLayout {  // 32-bit elements
   }
 };
 
-// D[16][8] = A[16][K] B[K][8] + C. Products of such short mantissas are exact in float; hardware adds
-// them in an order and with a rounding of its own, here they are added one after the other.
+// D[16][8] = A[16][K] B[K][8] + C. Products of such short mantissas are exact in float; hardware
+// adds them in an order and with a rounding of its own, here they are added one after the other.
 template <class Layout, class T, int K>
 void complete_multiply(unsigned, void* const* arguments) {
   float a[16][K], b[K][8], d[kWarpSize][4];
@@ -183,7 +184,8 @@ void load_matrices(uint32_t* registers, int count, bool transposed, const void* 
   Thread& thread = device.block.running_thread();
   if (static_cast<int>(thread.lane()) < 8 * count) {  // the other lanes' addresses are ignored
     if (reinterpret_cast<uintptr_t>(row) % kRowBytes != 0) {
-      device.fail("misaligned", std::string(meeting.name) + " needs rows aligned to 16 bytes", site);
+      device.fail("misaligned", std::string(meeting.name) + " needs rows aligned to 16 bytes",
+                  site);
     }
     if (device.shared.find(row, kRowBytes) == nullptr) {
       device.fail("out of bounds",

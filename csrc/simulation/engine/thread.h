@@ -17,7 +17,8 @@ constexpr unsigned kMaxThreads = 1024;  // of a block
 struct Meeting {
   const char* name;
   bool aligned;  // PTX .aligned: all lanes must be at the same place in the source
-  void (*complete)(unsigned mask, void* const* arguments);  // arguments[lane], for lanes of the mask
+  void (*complete)(unsigned mask,
+                   void* const* arguments);  // arguments[lane], for lanes of the mask
 };
 
 struct AsyncCopy {

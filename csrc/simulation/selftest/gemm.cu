@@ -1,5 +1,5 @@
-// A matrix product on tensor cores, double-buffered with cp.async: each of its barriers and waits is
-// needed, and leaving one out goes unnoticed on most runs of a real GPU.
+// A matrix product on tensor cores, double-buffered with cp.async: each of its barriers and waits
+// is needed, and leaving one out goes unnoticed on most runs of a real GPU.
 #include <cuda_runtime.h>
 
 #include "simulation/device/ptx.h"
@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRows = 64, kColumns = 32, kDepth = 32;  // of a block's tile; a warp has 16 rows
-constexpr int kPitchA = kDepth + 8, kPitchB = kColumns + 8;  // the 8 keep ldmatrix free of conflicts
+constexpr int kPitchA = kDepth + 8,
+              kPitchB = kColumns + 8;  // the 8 keep ldmatrix free of conflicts
 constexpr int kBufferA = kRows * kPitchA, kBufferB = kDepth * kPitchB;
 
 template <Mistake kMistake>
@@ -53,8 +54,8 @@ __global__ void __launch_bounds__(kThreads)
                   tile_a + buffer * kBufferA + (warp * 16 + lane % 16) * kPitchA + column);
       for (int j = 0; j < 4; ++j) {
         uint32_t fragment_b[2];
-        ldmatrix_transposed<2>(
-            fragment_b, tile_b + buffer * kBufferB + (step + lane % 16) * kPitchB + j * 8);
+        ldmatrix_transposed<2>(fragment_b,
+                               tile_b + buffer * kBufferB + (step + lane % 16) * kPitchB + j * 8);
         mma_m16n8k16_f16(sums[j], fragment_a, fragment_b, sums[j]);
       }
     }

@@ -1,5 +1,5 @@
-// Kernels that are right, and the same kernels with a mistake planted in them: the device has to tell
-// them apart. Each file of this folder holds one group; the functions here launch them.
+// Kernels that are right, and the same kernels with a mistake planted in them: the device has to
+// tell them apart. Each file of this folder holds one group; the functions here launch them.
 #pragma once
 
 #include <cstddef>
@@ -9,29 +9,29 @@ namespace deformops::simulation::selftest {
 
 enum class Mistake : int {
   kNone,
-  kMissingBarrier,        // shared memory is read before it is complete
-  kSharedOverrun,         // one element past the end of a shared array
-  kDivergentBarrier,      // only a part of the block comes to a barrier
-  kTwoBarriers,           // the block splits up between two barriers
-  kEarlyExit,             // a thread exits before the others' barrier
-  kMissingLane,           // a lane of a shuffle's mask has exited
-  kWrongMask,             // a lane names itself out of the mask
-  kMismatchedCollective,  // lanes of one mask call different collectives
-  kMissingWarpBarrier,    // lanes of a warp rely on running in step
-  kMissingWait,           // cp.async is not waited for
-  kNoBarrierAfterWait,    // other threads' copies are not waited for
-  kNoBarrierBeforeRefill, // a buffer is filled again while others still read it
-  kWrongFragment,         // ldmatrix looks at the wrong rows
-  kUnfinishedCopy,        // a thread exits with copies in flight
-  kNotAtomic,             // += on memory that other threads add to
-  kPastTheEnd,            // a read one element past the end of a tensor
-  kWriteToInput,          // a write to a read-only tensor
-  kUnwrittenGlobal,       // scratch memory is read before anybody wrote it
-  kMisaligned,            // a vector access to an address that is not aligned to it
-  kMissingFence,          // the last block reads what others wrote without a fence
+  kMissingBarrier,         // shared memory is read before it is complete
+  kSharedOverrun,          // one element past the end of a shared array
+  kDivergentBarrier,       // only a part of the block comes to a barrier
+  kTwoBarriers,            // the block splits up between two barriers
+  kEarlyExit,              // a thread exits before the others' barrier
+  kMissingLane,            // a lane of a shuffle's mask has exited
+  kWrongMask,              // a lane names itself out of the mask
+  kMismatchedCollective,   // lanes of one mask call different collectives
+  kMissingWarpBarrier,     // lanes of a warp rely on running in step
+  kMissingWait,            // cp.async is not waited for
+  kNoBarrierAfterWait,     // other threads' copies are not waited for
+  kNoBarrierBeforeRefill,  // a buffer is filled again while others still read it
+  kWrongFragment,          // ldmatrix looks at the wrong rows
+  kUnfinishedCopy,         // a thread exits with copies in flight
+  kNotAtomic,              // += on memory that other threads add to
+  kPastTheEnd,             // a read one element past the end of a tensor
+  kWriteToInput,           // a write to a read-only tensor
+  kUnwrittenGlobal,        // scratch memory is read before anybody wrote it
+  kMisaligned,             // a vector access to an address that is not aligned to it
+  kMissingFence,           // the last block reads what others wrote without a fence
   kEndlessRecursion,
   kDivisionByZero,
-  kTooMuchShared,         // more dynamic shared memory than the kernel has asked leave for
+  kTooMuchShared,  // more dynamic shared memory than the kernel has asked leave for
 };
 
 // out[0] += sum of in[0, n): shuffles in a warp, shared memory between warps, an atomic at the end.

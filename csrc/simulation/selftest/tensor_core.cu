@@ -29,9 +29,8 @@ __global__ void multiply_kernel(int shape, const uint32_t* a, const uint32_t* b,
                                 float* d) {
   switch (static_cast<Multiply>(shape)) {
     case Multiply::kM16N8K16F16:
-      return multiply_fragments<4, 2>(a, b, c, d, [](float (&sums)[4], Deep a, Half b) {
-        mma_m16n8k16_f16(sums, a, b, sums);
-      });
+      return multiply_fragments<4, 2>(
+          a, b, c, d, [](float (&sums)[4], Deep a, Half b) { mma_m16n8k16_f16(sums, a, b, sums); });
     case Multiply::kM16N8K16BF16:
       return multiply_fragments<4, 2>(a, b, c, d, [](float (&sums)[4], Deep a, Half b) {
         mma_m16n8k16_bf16(sums, a, b, sums);
@@ -45,9 +44,8 @@ __global__ void multiply_kernel(int shape, const uint32_t* a, const uint32_t* b,
         mma_m16n8k8_bf16(sums, a, b, sums);
       });
     case Multiply::kM16N8K8TF32:
-      return multiply_fragments<4, 2>(a, b, c, d, [](float (&sums)[4], Deep a, Half b) {
-        mma_m16n8k8_tf32(sums, a, b, sums);
-      });
+      return multiply_fragments<4, 2>(
+          a, b, c, d, [](float (&sums)[4], Deep a, Half b) { mma_m16n8k8_tf32(sums, a, b, sums); });
     case Multiply::kM16N8K4TF32:
       return multiply_fragments<2, 1>(a, b, c, d, [](float (&sums)[4], Half a, Single b) {
         mma_m16n8k4_tf32(sums, a, b, sums);

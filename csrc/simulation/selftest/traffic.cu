@@ -32,7 +32,9 @@ void transpose(const float* in, float* out, int pitch) {
   transpose_kernel<<<1, dim3(32, 32), shared>>>(in, out, pitch);
 }
 
-void strided(const float* in, float* out, int stride) { strided_kernel<<<1, 32>>>(in, out, stride); }
+void strided(const float* in, float* out, int stride) {
+  strided_kernel<<<1, 32>>>(in, out, stride);
+}
 
 void window_sum(const float* in, float* out, int n, int radius) {
   window_sum_kernel<<<(n + 255) / 256, 256>>>(in, out, n, radius);

@@ -6,8 +6,8 @@
 namespace deformops::simulation::selftest {
 namespace {
 
-// A level of the tree reads what other lanes wrote on the level before. On GPUs before Volta the lanes
-// of a warp ran in step and nothing else was needed; code from that time is wrong today.
+// A level of the tree reads what other lanes wrote on the level before. On GPUs before Volta the
+// lanes of a warp ran in step and nothing else was needed; code from that time is wrong today.
 __global__ void tree_kernel(const float* in, float* out, bool synchronized) {
   __shared__ float sums[64];
   const int thread = threadIdx.x, lane = thread % 32;

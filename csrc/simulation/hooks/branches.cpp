@@ -1,5 +1,5 @@
-// The compiler's -fsanitize-coverage=trace-pc puts a call at every branch: here a place where another
-// thread may go on.
+// The compiler's -fsanitize-coverage=trace-pc puts a call at every branch: here a place where
+// another thread may go on.
 #include "simulation/hooks/module.h"
 
 namespace deformops::simulation {

@@ -1,6 +1,6 @@
 // The compiler's -fsanitize=thread puts a call before every memory access. Linked without that
-// sanitizer's library, the calls come here, and go on to a checker that knows what orders memory on a
-// GPU. Part of the library that holds the kernels; the symbols stay inside it.
+// sanitizer's library, the calls come here, and go on to a checker that knows what orders memory on
+// a GPU. Part of the library that holds the kernels; the symbols stay inside it.
 #include <cstring>
 
 #include "simulation/hooks/module.h"
@@ -28,30 +28,30 @@ using deformops::simulation::hook;
 #define DEFORMOPS_HOOK extern "C" __attribute__((visibility("hidden"))) void
 #define DEFORMOPS_CALLER __builtin_return_address(0)
 
-#define DEFORMOPS_HOOKS(bytes)                                                                    \
-  DEFORMOPS_HOOK __tsan_read##bytes(void* p) {                                                    \
-    hook(Access::kRead, p, bytes, true, DEFORMOPS_CALLER);                                        \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_write##bytes(void* p) {                                                   \
-    hook(Access::kWrite, p, bytes, true, DEFORMOPS_CALLER);                                       \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_unaligned_read##bytes(void* p) {                                          \
-    hook(Access::kRead, p, bytes, false, DEFORMOPS_CALLER);                                       \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_unaligned_write##bytes(void* p) {                                         \
-    hook(Access::kWrite, p, bytes, false, DEFORMOPS_CALLER);                                      \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_volatile_read##bytes(void* p) {                                           \
-    hook(Access::kVolatileRead, p, bytes, true, DEFORMOPS_CALLER);                                \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_volatile_write##bytes(void* p) {                                          \
-    hook(Access::kVolatileWrite, p, bytes, true, DEFORMOPS_CALLER);                               \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_unaligned_volatile_read##bytes(void* p) {                                 \
-    hook(Access::kVolatileRead, p, bytes, false, DEFORMOPS_CALLER);                               \
-  }                                                                                               \
-  DEFORMOPS_HOOK __tsan_unaligned_volatile_write##bytes(void* p) {                                \
-    hook(Access::kVolatileWrite, p, bytes, false, DEFORMOPS_CALLER);                              \
+#define DEFORMOPS_HOOKS(bytes)                                       \
+  DEFORMOPS_HOOK __tsan_read##bytes(void* p) {                       \
+    hook(Access::kRead, p, bytes, true, DEFORMOPS_CALLER);           \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_write##bytes(void* p) {                      \
+    hook(Access::kWrite, p, bytes, true, DEFORMOPS_CALLER);          \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_unaligned_read##bytes(void* p) {             \
+    hook(Access::kRead, p, bytes, false, DEFORMOPS_CALLER);          \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_unaligned_write##bytes(void* p) {            \
+    hook(Access::kWrite, p, bytes, false, DEFORMOPS_CALLER);         \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_volatile_read##bytes(void* p) {              \
+    hook(Access::kVolatileRead, p, bytes, true, DEFORMOPS_CALLER);   \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_volatile_write##bytes(void* p) {             \
+    hook(Access::kVolatileWrite, p, bytes, true, DEFORMOPS_CALLER);  \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_unaligned_volatile_read##bytes(void* p) {    \
+    hook(Access::kVolatileRead, p, bytes, false, DEFORMOPS_CALLER);  \
+  }                                                                  \
+  DEFORMOPS_HOOK __tsan_unaligned_volatile_write##bytes(void* p) {   \
+    hook(Access::kVolatileWrite, p, bytes, false, DEFORMOPS_CALLER); \
   }
 
 DEFORMOPS_HOOKS(1)

@@ -1,16 +1,14 @@
 // The compiler's -fsanitize=undefined puts calls where a program is about to do what C++ leaves
-// undefined. The sanitizer's own library prints, once for each place, and goes on; linked without it,
-// the calls come here and end the launch. AddressSanitizer does keep its library; the engine listens to
-// its reports.
+// undefined. The sanitizer's own library prints, once for each place, and goes on; linked without
+// it, the calls come here and end the launch. AddressSanitizer does keep its library; the engine
+// listens to its reports.
 #include <cstdint>
 #include <string>
 
-#include "simulation/hooks/module.h"
+#include "simulation/device/engine.h"
 
 namespace deformops::simulation {
 namespace {
-
-[[gnu::constructor]] void register_module() { register_this_module(false); }
 
 // What the compiler lays down beside each check; these are part of its ABI.
 struct Location {
@@ -75,8 +73,8 @@ using namespace deformops::simulation;
 #define DEFORMOPS_HOOK extern "C" __attribute__((visibility("hidden"))) void
 
 DEFORMOPS_HOOK __ubsan_handle_out_of_bounds(IndexCheck* check, uintptr_t index) {
-  refuse(check->location, "index " + integer(*check->index, index) + " is outside of " +
-                              check->array->name);
+  refuse(check->location,
+         "index " + integer(*check->index, index) + " is outside of " + check->array->name);
 }
 DEFORMOPS_HOOK __ubsan_handle_type_mismatch_v1(PointerCheck* check, uintptr_t address) {
   const uintptr_t alignment = uintptr_t{1} << check->log2_alignment;
