@@ -94,6 +94,14 @@ def test_opcheck(device: Device, name: str, options: str) -> None:
     torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
+def test_opcheck_of_gradients_nobody_asked_for(device: Device) -> None:
+    """Results that are not wanted are empty, and each is a tensor of its own."""
+    *arguments, _ = raw_arguments("deform_conv2d_backward", variant("mask", device.type))
+    operator = device.raw.deform_conv2d_backward.default
+    for wanted in ([True, False, False, False], [False] * 4):
+        torch.library.opcheck(operator, (*arguments, wanted))
+
+
 # --- fake tensors ---------------------------------------------------------------------------------
 
 

@@ -266,14 +266,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   check.require(!wanted[1] || offset, "wanted", "no gradient of an absent offset");
   check.require(!wanted[3] || mask, "wanted", "no gradient of an absent mask");
 
-  const Tensor unwanted = new_tensor(input, {0});
-  const auto gradient = [&](bool is_wanted, const Tensor& of, bool channels_last = false) {
-    return is_wanted ? new_tensor(of, shape_of(of), channels_last) : unwanted;
+  // A tensor of its own for each: results of an op must not share memory.
+  const auto gradient = [&](bool is_wanted, const OptionalTensor& of, bool channels_last = false) {
+    return is_wanted ? new_tensor(*of, shape_of(*of), channels_last) : new_tensor(input, {0});
   };
   Tensor grad_input = gradient(wanted[0], input, is_channels_last(input));
-  Tensor grad_offset = wanted[1] ? gradient(true, *offset) : unwanted;
+  Tensor grad_offset = gradient(wanted[1], offset);
   Tensor grad_weight = gradient(wanted[2], weight);
-  Tensor grad_mask = wanted[3] ? gradient(true, *mask) : unwanted;
+  Tensor grad_mask = gradient(wanted[3], mask);
   const auto result = [&] {
     return std::make_tuple(grad_input, grad_offset, grad_weight, grad_mask);
   };
