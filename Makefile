@@ -46,7 +46,7 @@ bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_
 	$(call say,running the benchmarks)
 	@for suite in $(SUITES); do $(python) -m benchmarks $$suite $(BENCH_ARGS); done
 
-lint: $(stamps)/dev  ## ruff, mypy, clang-format: the checks of .pre-commit-config.yaml
+lint: $(stamps)/dev $(stamps)/test  ## ruff, mypy, clang-format: the checks of .pre-commit-config.yaml
 	$(call say,checking style and types)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pre-commit run --all-files
 

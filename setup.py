@@ -50,12 +50,14 @@ def find_torch() -> str | None:
 
 
 def find_program(name: str, minimum: tuple[int, int] = (0, 0)) -> str | None:
-    """An executable on PATH, or beside the Python that runs, where pip puts ninja and cmake.
+    """An executable beside the Python that runs, where pip puts ninja and cmake, or on PATH.
 
-    It is asked for its version and so proven to run: in an isolated build, the cmake that pip put
-    into the environment outside is a script that cannot import its own package.
+    In this order whatever PATH says: a second ninja of another version would not trust the log of
+    the first, and compile everything again. It is asked for its version and so proven to run: in an
+    isolated build, the cmake that pip put into the environment outside is a script that cannot
+    import its own package.
     """
-    for folder in [*os.get_exec_path(), sysconfig.get_path("scripts")]:
+    for folder in [sysconfig.get_path("scripts"), *os.get_exec_path()]:
         program = shutil.which(name, path=folder)
         if program:
             command = [program, "--version"]
