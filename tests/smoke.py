@@ -62,12 +62,35 @@ def gradients() -> None:
     print("  deform_conv2d: gradients agree with finite differences")
 
 
+def transforms() -> None:
+    """What rests on parts of torch that may move between versions."""
+
+    def function(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return deformops.deform_conv2d(input, offset, weight, padding=1)
+
+    offset, weight = torch.rand(1, 18, 3, 4).double(), torch.randn(2, 2, 3, 3).double()
+    input, inputs = torch.randn(1, 2, 3, 4).double(), torch.randn(3, 1, 2, 3, 4).double()
+    forwards = torch.func.jacfwd(function)(input, weight)
+    check("jacfwd = jacrev", forwards, torch.func.jacrev(function)(input, weight), 1e-10)
+    loop = torch.stack([function(one, weight) for one in inputs])
+    check("vmap = loop", torch.vmap(function, (0, None))(inputs, weight), loop, 1e-10)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    check("compiled", compiled(input, weight), function(input, weight), 1e-10)
+
+
 def main() -> None:
     info = json.loads(torch.ops.deformops.build_info())
     print(f"deformops {deformops.__version__} from {deformops.__file__}")
     print(f"torch {torch.__version__}; {', '.join(f'{name} {info[name]}' for name in info)}")
     torch.manual_seed(0)
-    for part in (convolution_at_zero_offsets, bilinear_weights, transpose_identity, gradients):
+    parts = (
+        convolution_at_zero_offsets,
+        bilinear_weights,
+        transpose_identity,
+        gradients,
+        transforms,
+    )
+    for part in parts:
         part()
     print("sound")
 
