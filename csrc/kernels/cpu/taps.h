@@ -54,7 +54,10 @@ class PointBatch {
     if (window_.offset.defined()) {
       for (int64_t i = 0; i < kSize; ++i) split(i);
     } else {
-      for (int64_t i = 0; i < kSize; ++i) plain[i] = 0;
+      for (int64_t i = 0; i < kSize; ++i) {
+        plain[i] = y[i] = x[i] = 0;
+        fraction_y[i] = fraction_x[i] = C(0);
+      }
     }
     return count_;
   }

@@ -43,6 +43,8 @@ struct VectorOf<double> {
 
 template <class C>
 using Vector = typename VectorOf<C>::type;
+template <class C>
+using Integers = typename VectorOf<C>::integers;
 
 template <class C>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
@@ -83,17 +85,27 @@ DEFORMOPS_INLINE void store(C* address, Vector<C> vector) {
   *reinterpret_cast<typename VectorOf<C>::unaligned*>(address) = vector;
 }
 
-// The lanes of (a, b) that `lanes` names, which are constants.
+// The lanes of (a, b) that `lanes` names, which are constants: clang makes a shuffle of the loop,
+// g++ has to be told.
 template <class C>
-DEFORMOPS_INLINE Vector<C> shuffle(Vector<C> a, Vector<C> b, typename VectorOf<C>::integers lanes) {
+DEFORMOPS_INLINE Vector<C> shuffle(Vector<C> a, Vector<C> b, Integers<C> lanes) {
+#if defined(__clang__)
+  Vector<C> result;
+#pragma clang loop unroll(full)
+  for (int i = 0; i < kLanes<C>; ++i) {
+    result[i] = lanes[i] < kLanes<C> ? a[lanes[i]] : b[lanes[i] - kLanes<C>];
+  }
+  return result;
+#else
   return __builtin_shuffle(a, b, lanes);
+#endif
 }
 
 // Exchanges the lanes of a and b that are kWidth apart: afterwards a has, in every group of 2 *
 // kWidth lanes, the first halves of both, and b the second halves.
 template <class C, int kWidth>
 DEFORMOPS_INLINE void exchange(Vector<C>& a, Vector<C>& b) {
-  typename VectorOf<C>::integers first, second;
+  Integers<C> first = {}, second = {};
   for (int lane = 0; lane < kLanes<C>; ++lane) {
     const bool of_b = (lane & kWidth) != 0;
     first[lane] = of_b ? kLanes<C> + lane - kWidth : lane;
