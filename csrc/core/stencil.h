@@ -67,4 +67,19 @@ DEFORMOPS_INLINE AxisStencil<C> axis_stencil(C position, int64_t size, int order
   return stencil;
 }
 
+// The same on a map that goes on for ever as its outermost pixels are; how far it is read is for
+// the caller to say. Beyond them nothing changes: order 1 is 0.
+template <class C>
+DEFORMOPS_INLINE AxisStencil<C> clamped_stencil(C position, int64_t size, int order) {
+  if (position != position) return {{-1, -1}, {position, position}};
+  const C on_edge = order == 0 ? C(1) : C(0);
+  if (order > 1) return {{-1, -1}, {C(0), C(0)}};
+  if (position < C(0)) return {{0, -1}, {on_edge, C(0)}};
+  if (position >= static_cast<C>(size - 1)) return {{size - 1, -1}, {on_edge, C(0)}};
+  const C floor = std::floor(position);
+  const int64_t low = static_cast<int64_t>(floor);
+  const C fraction = position - floor;
+  return {{low, low + 1}, {order == 0 ? C(1) - fraction : C(-1), order == 0 ? fraction : C(1)}};
+}
+
 }  // namespace deformops

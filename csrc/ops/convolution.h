@@ -10,8 +10,6 @@
 
 namespace deformops {
 
-using Pair = std::vector<int64_t>;
-
 template <class Device>
 Tensor gather_columns(Tensor input, OptionalTensor offset, OptionalTensor mask, Pair kernel_size,
                       Pair stride, Pair padding, Pair dilation, Pair order, std::string border,

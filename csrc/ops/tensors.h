@@ -25,6 +25,7 @@ namespace deformops {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Pair = std::vector<int64_t>;
 
 template <class T>
 struct Type {
@@ -90,10 +91,11 @@ inline bool is_channels_last(const Tensor& tensor) {
 }
 
 inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes,
-                         bool channels_last = false) {
+                         bool channels_last = false,
+                         std::optional<ScalarType> dtype = std::nullopt) {
   using torch::headeronly::MemoryFormat;
   return torch::stable::empty(
-      sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+      sizes, dtype.value_or(like.scalar_type()), std::nullopt, like.device(), std::nullopt,
       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
