@@ -15,7 +15,14 @@ from torch import Tensor
 
 import deformops
 from tests import reference
-from tests.cases import Case, assert_close, cases, make_case
+from tests.cases import (
+    Case,
+    assert_close,
+    assert_gradients_close,
+    assert_output_close,
+    cases,
+    make_case,
+)
 from tests.devices import Device
 from tests.goldens import CASE_A, CASE_M, GIVEN, Given, Learned
 from tests.reference import Geometry
@@ -113,8 +120,7 @@ def test_raw_forward_matches_reference(device: Device, data: st.DataObject) -> N
     case = data.draw(cases(dtypes=ALL, orders=True, device=device.type))
     if case.offset is None:
         case = replace(case, geometry=replace(case.geometry, order=(0, 0)))
-    want = reference.deform_conv2d(**case.arrays(*TENSORS), geometry=case.geometry)
-    assert_close(raw_forward(device, case), want)
+    assert_output_close(device, case, raw_forward(device, case))
 
 
 @given(data=st.data())
@@ -124,13 +130,7 @@ def test_raw_backward_matches_reference(device: Device, data: st.DataObject) -> 
     if case.offset is None:
         case = replace(case, geometry=replace(case.geometry, order=(0, 0)))
     wanted = (True, case.offset is not None, True, case.mask is not None)
-    got = raw_backward(device, case, wanted)
-    want = reference_gradients(case)
-    for name, gradient in zip(("input", "offset", "weight", "mask"), got, strict=True):
-        if getattr(want, name) is None:
-            assert gradient.shape == (0,), name
-        else:
-            assert_close(gradient, getattr(want, name), context=f"grad_{name}")
+    assert_gradients_close(device, case, raw_backward(device, case, wanted))
 
 
 @pytest.mark.parametrize("asked", range(4), ids=["input", "offset", "weight", "mask"])
@@ -172,13 +172,8 @@ def test_prime_batches(device: Device, batch: int) -> None:
         dtype=torch.float32,
         device=device.type,
     )
-    want = reference.deform_conv2d(**case.arrays(*TENSORS), geometry=case.geometry)
-    assert_close(raw_forward(device, case), want)
-    gradients = reference_gradients(case)
-    for name, got in zip(
-        ("input", "offset", "weight", "mask"), raw_backward(device, case, (True,) * 4), strict=True
-    ):
-        assert_close(got, getattr(gradients, name), context=f"grad_{name}")
+    assert_output_close(device, case, raw_forward(device, case))
+    assert_gradients_close(device, case, raw_backward(device, case, (True,) * 4))
 
 
 # Channel and pixel counts around the sizes at which kernels switch tiles, vectors and their tails.
@@ -215,13 +210,8 @@ def test_sizes_around_tiles(
         device=device.type,
         layouts={"input": "channels_last"} if channels_last else None,
     )
-    want = reference.deform_conv2d(**case.arrays(*TENSORS), geometry=case.geometry)
-    assert_close(raw_forward(device, case), want)
-    gradients = reference_gradients(case)
-    for name, got in zip(
-        ("input", "offset", "weight", "mask"), raw_backward(device, case, (True,) * 4), strict=True
-    ):
-        assert_close(got, getattr(gradients, name), context=f"grad_{name}")
+    assert_output_close(device, case, raw_forward(device, case))
+    assert_gradients_close(device, case, raw_backward(device, case, (True,) * 4))
 
 
 # --- torchvision ----------------------------------------------------------------------------------

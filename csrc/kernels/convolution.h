@@ -65,8 +65,8 @@ void deform_conv2d_backward(const Context& context, const SampledWindow<T>& wind
 
 }  // namespace cpu
 
-// The same on the current device and context.stream. The result has the same bits every time if
-// context.deterministic is set.
+// The same on the current device and context.stream; a gradient of the input has to be dense, its
+// dimensions in any order. The result has the same bits every time if context.deterministic is set.
 namespace cuda {
 
 template <class T>

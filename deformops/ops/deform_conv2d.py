@@ -51,7 +51,8 @@ def deform_conv2d(
     group * K + i * kW + j. Offset group g moves input channels g * C / G to (g + 1) * C / G - 1.
 
     A NaN in an offset makes NaN of the output pixels and gradients that depend on it; a tap moved
-    to infinity reads 0. float16 and bfloat16 compute coordinates and sums in float32. Inside
+    to infinity reads 0. float16 and bfloat16 compute coordinates and sums in float32; on a GPU,
+    samples (times mask) are rounded to the type before tensor cores multiply them. Inside
     `torch.autocast` the type is autocast's, but float32 if the offset comes in float32: half types
     hold an offset of some pixels in steps of 1/32 (bfloat16) or 1/256 (float16).
 

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,7 @@ __all__ = [
     "Place",
     "clear_launches",
     "has_sanitizer",
+    "kernels",
     "last_failure",
     "launches",
     "load",
@@ -88,14 +91,52 @@ def load(build: str | None = None) -> str:
     if _loaded is not None:
         raise RuntimeError(f"the {_loaded} build is loaded; {build} needs a process of its own")
     require_sanitizer(build)
-    torch.ops.load_library(str(_FOLDER / f"libdeformops_simulated_{build}.so"))
+    torch.ops.load_library(str(_library(build)))
     _loaded = build
     return build
+
+
+def _library(build: str) -> Path:
+    return _FOLDER / f"libdeformops_simulated_{build}.so"
 
 
 def loaded() -> str | None:
     """The build that this process has loaded."""
     return _loaded
+
+
+def kernels() -> frozenset[str]:
+    """All kernels of the loaded library, by the names that `Launch.kernel` has.
+
+    A kernel is a function whose name ends in ``_kernel``; each instantiation of a template counts.
+
+    Raises:
+        RuntimeError: no build is loaded, or the library's symbols cannot be read (by binutils' nm).
+    """
+    if _loaded is None:
+        raise RuntimeError("no build of the simulated device is loaded")
+    command = ["nm", "--demangle", "--defined-only", str(_library(_loaded))]
+    # A sanitizer's library in front of nm would find mistakes in nm.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    # ADDRESS t [void] deformops::cuda::name_kernel[<types>](parameters)
+    symbols = (line.split(" ", 2) for line in answer.stdout.splitlines())
+    functions = (_without_parameters(name) for _, kind, name in symbols if kind in "tTwW")
+    names = frozenset(name for name in functions if re.search(r"^[^<]*_kernel(<.*>)?$", name))
+    if not names:
+        raise RuntimeError(f"{command[-1]} names no kernels: {answer.stderr.strip()}")
+    return names
+
+
+def _without_parameters(function: str) -> str:
+    """A demangled function's name, as the device gives it."""
+    name = function.removeprefix("void ").replace("(anonymous namespace)::", "")
+    depth = 0
+    for end in range(len(name) - 1, -1, -1):
+        depth += (name[end] == ")") - (name[end] == "(")
+        if depth == 0:
+            break
+    return name[:end]
 
 
 def has_sanitizer() -> bool:

@@ -1,13 +1,13 @@
 // grad_input = scatter(mask * columns), the transpose of gather_columns.
 //
 // A block has a tile of pixels and a few taps of one offset group, and runs through the channels:
-// columns are read along pixels into shared memory and added to the map the way it lies. Bytes: the
-// columns once; four atomic additions for each, which neighbouring pixels send to the same lines.
+// columns are read along pixels into shared memory and added to the map along pixels, as it lies.
+// Bytes: the columns once; four atomic additions for each, which neighbouring pixels send to the
+// same lines.
 #include "core/context.h"
 #include "kernels/convolution.h"
 #include "kernels/cuda/columns_stage.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/layout.cuh"
 #include "kernels/cuda/ordered_scatter.cuh"
 #include "kernels/cuda/scatter.cuh"
 #include "kernels/cuda/sums.cuh"
@@ -25,7 +25,7 @@ struct Scatter {
   int pixel_tiles;
 };
 
-template <class T, Lanes kLanes>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 6) scatter_columns_kernel(const Scatter<T> problem) {
   using C = compute_t<T>;
   using Shape = Tile<T>;
@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kThreads, 6) scatter_columns_kernel(const Scat
                  first_pixel);
     __syncthreads();
     const Source<C> target = {problem.sums.pointer(n, channel), problem.sums.strides[1], false};
-    scatter_stage<T, kLanes>(stage, 0, table, target, problem.plane, tiling,
-                             {channels, taps, 0, 0});
+    scatter_stage<T, Lanes::kPixels>(stage, 0, table, target, problem.plane, tiling,
+                                     {channels, taps, 0, 0});
     __syncthreads();
   }
 }
@@ -79,10 +79,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
   problem.tiling = tile_rows(columns.sizes[1] / window.offset_groups, window.taps(),
                              StageRows<T>::kRows, StageRows<T>::kLeast);
   problem.pixel_tiles = tile_pixels(window, Tile<T>::kN);
-  const auto kernel = lanes_of(problem.sums) == Lanes::kChannels
-                          ? scatter_columns_kernel<T, Lanes::kChannels>
-                          : scatter_columns_kernel<T, Lanes::kPixels>;
-  launch("scatter_columns", kernel,
+  launch("scatter_columns", scatter_columns_kernel<T>,
          columns.sizes[0] * window.offset_groups * problem.tiling.tap_tiles * problem.pixel_tiles,
          kThreads, context.stream, problem);
   sums.finish();
