@@ -227,9 +227,11 @@ struct RoiBins {
   }
 
   static DEFORMOPS_INLINE Range pixels(const RoiAxis<C>& axis, int64_t bin, int64_t size) {
-    const C first = std::floor(static_cast<C>(bin) * axis.bin + axis.start) + axis.whole;
-    const C end = std::ceil(static_cast<C>(bin + 1) * axis.bin + axis.start) + axis.whole;
-    return {clamp(first, size), clamp(end, size)};
+    // Rounded once, not as each compiler likes: where an edge is a whole number, the last bit
+    // decides on a pixel.
+    const C first = std::fma(static_cast<C>(bin), axis.bin, axis.start);
+    const C end = std::fma(static_cast<C>(bin + 1), axis.bin, axis.start);
+    return {clamp(std::floor(first) + axis.whole, size), clamp(std::ceil(end) + axis.whole, size)};
   }
 
   DEFORMOPS_INLINE C move(const RoiAxis<C>& axis, int64_t k, int64_t channel, int64_t bin_y,
