@@ -42,8 +42,8 @@ namespace roi {
 constexpr RoiConvention kCaffe = {RoiRounding::kMap, 1, 0, 1, RoiPoints::kPixels, 0, false};
 constexpr RoiConvention kMmcv = {RoiRounding::kNone, 1, 0, 0, RoiPoints::kPixels, 0, false};
 // Mean of pixels: R-FCN; torchvision's ps_roi_pool.
-constexpr RoiConvention kRfcn = {RoiRounding::kImage, 1, 0, .1, RoiPoints::kPixels, 0, false};
-constexpr RoiConvention kTorchvision = {RoiRounding::kMap, 0, 0, 1, RoiPoints::kPixels, 0, false};
+constexpr RoiConvention kRfcn = {RoiRounding::kImage, 1, 0, .1, RoiPoints::kPixels, 0, true};
+constexpr RoiConvention kTorchvision = {RoiRounding::kMap, 0, 0, 1, RoiPoints::kPixels, 0, true};
 // Mean of samples: RoIAlign (aligned or not; mmcv's deform_roi_pool is aligned); deformable
 // pooling.
 constexpr RoiConvention kAligned = {RoiRounding::kNone, 0, .5, 0, RoiPoints::kCentred, 1, false};
@@ -187,45 +187,8 @@ struct RoiBins {
     return count > C(1) ? count : C(1);
   }
 
- private:
-  DEFORMOPS_INLINE bool is_pixels() const { return convention.points == RoiPoints::kPixels; }
-
-  static DEFORMOPS_INLINE bool is_finite(const RoiAxis<C>& axis) {
-    return (axis.whole + axis.start + axis.extent) * C(0) == C(0);
-  }
-
-  DEFORMOPS_INLINE RoiAxis<C> axis(C low, C high, int64_t bins) const {
-    const C scale = static_cast<C>(spatial_scale), far = static_cast<C>(convention.far_end);
-    RoiAxis<C> axis = {};
-    C end;
-    switch (convention.rounding) {
-      case RoiRounding::kMap:
-        axis.whole = std::round(low * scale);
-        end = std::round(high * scale) + far - axis.whole;
-        break;
-      case RoiRounding::kImage:
-        axis.start = std::round(low) * scale;
-        end = (std::round(high) + far) * scale;
-        break;
-      default:
-        axis.start = low * scale;
-        end = (high + far) * scale;
-    }
-    const C shift = static_cast<C>(convention.shift), least = static_cast<C>(convention.least);
-    axis.start -= shift;
-    axis.extent = (end - shift) - axis.start;
-    if (least > C(0) && !(axis.extent > least)) axis.extent = least;
-    axis.bin = axis.extent / static_cast<C>(bins);
-    axis.samples = samples > 0 ? samples : clamp(std::ceil(axis.bin), int64_t{1} << 40);
-    return axis;
-  }
-
-  // A number that may be anything but NaN, as an integer from 0 to most.
-  static DEFORMOPS_INLINE int64_t clamp(C number, int64_t most) {
-    if (!(number > C(0))) return 0;
-    return number < static_cast<C>(most) ? static_cast<int64_t>(number) : most;
-  }
-
+  // The above for one axis of a box and the size of the map along it: bins of pixels and grids of
+  // samples are products of what either axis has.
   static DEFORMOPS_INLINE Range pixels(const RoiAxis<C>& axis, int64_t bin, int64_t size) {
     // Rounded once, not as each compiler likes: where an edge is a whole number, the last bit
     // decides on a pixel.
@@ -242,13 +205,8 @@ struct RoiBins {
     return static_cast<C>(offset(k, channel, part_y, part_x)) * speed(axis);
   }
 
-  // How many pixels of the map an offset of 1 is.
-  DEFORMOPS_INLINE C speed(const RoiAxis<C>& axis) const {
-    return static_cast<C>(offset_scale) * axis.extent;
-  }
-
   DEFORMOPS_INLINE C position(const RoiAxis<C>& axis, int64_t bin, int64_t sample, C move) const {
-    const C corner = axis.start + static_cast<C>(bin) * axis.bin + move;
+    const C corner = std::fma(static_cast<C>(bin), axis.bin, axis.start) + move;
     const C centre = convention.points == RoiPoints::kCentred ? C(.5) : C(0);
     return corner + (static_cast<C>(sample) + centre) * axis.bin / static_cast<C>(axis.samples);
   }
@@ -283,6 +241,49 @@ struct RoiBins {
       stencil.weight[1] *= speed(axis);
     }
     return stencil;
+  }
+
+ private:
+  DEFORMOPS_INLINE bool is_pixels() const { return convention.points == RoiPoints::kPixels; }
+
+  static DEFORMOPS_INLINE bool is_finite(const RoiAxis<C>& axis) {
+    return (axis.whole + axis.start + axis.extent) * C(0) == C(0);
+  }
+
+  DEFORMOPS_INLINE RoiAxis<C> axis(C low, C high, int64_t bins) const {
+    const C scale = static_cast<C>(spatial_scale), far = static_cast<C>(convention.far_end);
+    const C shift = static_cast<C>(convention.shift), least = static_cast<C>(convention.least);
+    RoiAxis<C> axis = {};
+    C end;
+    switch (convention.rounding) {
+      case RoiRounding::kMap:
+        axis.whole = std::round(low * scale);
+        end = std::round(high * scale) + far - axis.whole;
+        break;
+      case RoiRounding::kImage:
+        axis.start = std::fma(std::round(low), scale, -shift);
+        end = std::fma(std::round(high) + far, scale, -shift);
+        break;
+      default:
+        axis.start = std::fma(low, scale, -shift);
+        end = std::fma(high + far, scale, -shift);
+    }
+    axis.extent = end - axis.start;
+    if (least > C(0) && !(axis.extent > least)) axis.extent = least;
+    axis.bin = axis.extent / static_cast<C>(bins);
+    axis.samples = samples > 0 ? samples : clamp(std::ceil(axis.bin), int64_t{1} << 40);
+    return axis;
+  }
+
+  // A number that may be anything but NaN, as an integer from 0 to most.
+  static DEFORMOPS_INLINE int64_t clamp(C number, int64_t most) {
+    if (!(number > C(0))) return 0;
+    return number < static_cast<C>(most) ? static_cast<int64_t>(number) : most;
+  }
+
+  // How many pixels of the map an offset of 1 is.
+  DEFORMOPS_INLINE C speed(const RoiAxis<C>& axis) const {
+    return static_cast<C>(offset_scale) * axis.extent;
   }
 };
 
