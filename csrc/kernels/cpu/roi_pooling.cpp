@@ -8,57 +8,50 @@
 namespace deformops::cpu {
 namespace {
 
-template <class C> constexpr C kNan = std::numeric_limits<C>::quiet_NaN();
+template <class C>
+constexpr C kNan = std::numeric_limits<C>::quiet_NaN();
 
 // Calls body(y, x, weight) for the corners of all samples of a bin, or for its
 // pixels; y is -1 where there is no pixel. Returns what the sum is to be
 // divided by.
 template <class T, class Body>
-compute_t<T> for_each_point(const RoiBins<T> &bins,
-                            const RoiBox<compute_t<T>> &box, int64_t k,
-                            int64_t cls, int64_t by, int64_t bx, int raise_y,
-                            int raise_x, const Body &body) {
+compute_t<T> for_each_point(const RoiBins<T>& bins, const RoiBox<compute_t<T>>& box, int64_t k,
+                            int64_t cls, int64_t by, int64_t bx, int raise_y, int raise_x,
+                            const Body& body) {
   using C = compute_t<T>;
   if (bins.convention.points == RoiPoints::kPixels) {
     const Range ys = bins.pixels_y(box, by), xs = bins.pixels_x(box, bx);
     for (int64_t y = ys.first; y < ys.end; ++y) {
-      for (int64_t x = xs.first; x < xs.end; ++x)
-        body(y, x, C(1));
+      for (int64_t x = xs.first; x < xs.end; ++x) body(y, x, C(1));
     }
-    const C count =
-        static_cast<C>(ys.end - ys.first) * static_cast<C>(xs.end - xs.first);
-    return ys.end > ys.first && xs.end > xs.first ? count : C(1);
+    const int64_t rows = ys.end > ys.first ? ys.end - ys.first : 0;
+    return bins.divisor(box, xs.end > xs.first ? rows * (xs.end - xs.first) : 0);
   }
-  const C move_y = bins.move_y(box, k, cls, by, bx),
-          move_x = bins.move_x(box, k, cls, by, bx);
-  const Range ys = bins.samples_y(box, by, move_y),
-              xs = bins.samples_x(box, bx, move_x);
+  const C move_y = bins.move_y(box, k, cls, by, bx), move_x = bins.move_x(box, k, cls, by, bx);
+  const Range ys = bins.samples_y(box, by, move_y), xs = bins.samples_x(box, bx, move_x);
   int64_t inside = 0;
   for (int64_t i = ys.first; i < ys.end; ++i) {
     const C y = bins.position_y(box, by, i, move_y);
     for (int64_t j = xs.first; j < xs.end; ++j) {
-      const SampleStencil<C> stencil = bins.stencil(
-          box, y, bins.position_x(box, bx, j, move_x), raise_y, raise_x);
-      if (!stencil.inside)
-        continue;
+      const SampleStencil<C> stencil =
+          bins.stencil(box, y, bins.position_x(box, bx, j, move_x), raise_y, raise_x);
+      if (!stencil.inside) continue;
       ++inside;
       for (int corner = 0; corner < 4; ++corner) {
-        const int64_t row = stencil.y.index[corner / 2],
-                      column = stencil.x.index[corner % 2];
+        const int64_t row = stencil.y.index[corner / 2], column = stencil.x.index[corner % 2];
         const bool pixel = row >= 0 && column >= 0;
-        body(pixel ? row : -1, column,
-             stencil.y.weight[corner / 2] * stencil.x.weight[corner % 2]);
+        body(pixel ? row : -1, column, stencil.y.weight[corner / 2] * stencil.x.weight[corner % 2]);
       }
     }
   }
   return bins.divisor(box, inside);
 }
 
-} // namespace
+}  // namespace
 
 template <class T, class Index>
-void roi_pool(const Context &, const RoiBins<T> &bins, View<const T, 4> input,
-              View<T, 4> output, View<Index, 4> index) {
+void roi_pool(const Context&, const RoiBins<T>& bins, View<const T, 4> input, View<T, 4> output,
+              View<Index, 4> index) {
   using C = compute_t<T>;
   parallel_for(0, output.sizes[0], 1, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
@@ -75,15 +68,13 @@ void roi_pool(const Context &, const RoiBins<T> &bins, View<const T, 4> input,
             for (int64_t y = ys.first; y < ys.end; ++y) {
               for (int64_t x = xs.first; x < xs.end; ++x) {
                 const C value = static_cast<C>(input(box.image, c, y, x));
-                if (where < 0 || value > most ||
-                    (value != value && most == most)) {
+                if (where < 0 || value > most || (value != value && most == most)) {
                   most = value, where = y * bins.width + x;
                 }
               }
             }
             output(k, c, by, bx) = static_cast<T>(most);
-            if (index.defined())
-              index(k, c, by, bx) = static_cast<Index>(where);
+            if (index.defined()) index(k, c, by, bx) = static_cast<Index>(where);
           }
         }
       }
@@ -92,9 +83,8 @@ void roi_pool(const Context &, const RoiBins<T> &bins, View<const T, 4> input,
 }
 
 template <class T, class Index>
-void gather_maxima(const Context &, const RoiBins<T> &bins,
-                   View<const T, 4> input, View<const Index, 4> index,
-                   View<T, 4> output) {
+void gather_maxima(const Context&, const RoiBins<T>& bins, View<const T, 4> input,
+                   View<const Index, 4> index, View<T, 4> output) {
   using C = compute_t<T>;
   parallel_for(0, output.sizes[0], 1, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
@@ -102,9 +92,8 @@ void gather_maxima(const Context &, const RoiBins<T> &bins,
         for (int64_t by = 0; by < bins.pooled_y; ++by) {
           for (int64_t bx = 0; bx < bins.pooled_x; ++bx) {
             const int64_t p = index(k, c, by, bx);
-            output(k, c, by, bx) =
-                p < 0 ? static_cast<T>(C(0))
-                      : input(bins.image(k), c, p / bins.width, p % bins.width);
+            output(k, c, by, bx) = p < 0 ? static_cast<T>(C(0))
+                                         : input(bins.image(k), c, p / bins.width, p % bins.width);
           }
         }
       }
@@ -113,26 +102,22 @@ void gather_maxima(const Context &, const RoiBins<T> &bins,
 }
 
 template <class T, class Index>
-void scatter_maxima(const Context &context, const RoiBins<T> &bins,
-                    View<const T, 4> grad_output, View<const Index, 4> index,
-                    View<T, 4> grad_input) {
+void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+                    View<const Index, 4> index, View<T, 4> grad_input) {
   using C = compute_t<T>;
   const int64_t images = grad_input.sizes[0], pixels = bins.height * bins.width;
-  C *const all = context.scratch->allocate_array<C>(
-      static_cast<size_t>(bins.channels * images * pixels));
+  C* const all =
+      context.scratch->allocate_array<C>(static_cast<size_t>(bins.channels * images * pixels));
   parallel_for(0, bins.channels, 1, [&](int64_t first, int64_t last) {
     for (int64_t c = first; c < last; ++c) {
-      C *const sums = all + c * images * pixels;
-      for (int64_t i = 0; i < images * pixels; ++i)
-        sums[i] = C(0);
+      C* const sums = all + c * images * pixels;
+      for (int64_t i = 0; i < images * pixels; ++i) sums[i] = C(0);
       for (int64_t k = 0; k < grad_output.sizes[0]; ++k) {
         for (int64_t by = 0; by < bins.pooled_y; ++by) {
           for (int64_t bx = 0; bx < bins.pooled_x; ++bx) {
             const int64_t p = index(k, c, by, bx);
-            if (p < 0)
-              continue;
-            sums[bins.image(k) * pixels + p] +=
-                static_cast<C>(grad_output(k, c, by, bx));
+            if (p < 0) continue;
+            sums[bins.image(k) * pixels + p] += static_cast<C>(grad_output(k, c, by, bx));
           }
         }
       }
@@ -145,8 +130,8 @@ void scatter_maxima(const Context &context, const RoiBins<T> &bins,
 }
 
 template <class T>
-void roi_average(const Context &, const RoiBins<T> &bins,
-                 View<const T, 4> input, View<T, 4> output) {
+void roi_average(const Context&, const RoiBins<T>& bins, View<const T, 4> input,
+                 View<T, 4> output) {
   using C = compute_t<T>;
   parallel_for(0, output.sizes[0], 1, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
@@ -160,9 +145,7 @@ void roi_average(const Context &, const RoiBins<T> &bins,
               const C divisor = for_each_point(
                   bins, box, k, c / bins.channels_per_class(), by, bx, 0, 0,
                   [&](int64_t y, int64_t x, C weight) {
-                    const C pixel =
-                        y < 0 ? C(0)
-                              : static_cast<C>(input(box.image, channel, y, x));
+                    const C pixel = y < 0 ? C(0) : static_cast<C>(input(box.image, channel, y, x));
                     sum += weight * pixel;
                   });
               sum /= divisor;
@@ -176,53 +159,45 @@ void roi_average(const Context &, const RoiBins<T> &bins,
 }
 
 template <class T>
-void roi_average_backward(const Context &context, const RoiBins<T> &bins,
+void roi_average_backward(const Context& context, const RoiBins<T>& bins,
                           View<const T, 4> grad_output, View<const T, 4> input,
                           View<T, 4> grad_input, View<T, 4> grad_offset) {
   using C = compute_t<T>;
   const int64_t count = grad_output.sizes[0], images = input.sizes[0];
-  const int64_t pixels = bins.height * bins.width,
-                groups = bins.groups_y * bins.groups_x;
+  const int64_t pixels = bins.height * bins.width, groups = bins.groups_y * bins.groups_x;
   if (grad_input.defined()) {
-    C *const all = context.scratch->allocate_array<C>(
+    C* const all = context.scratch->allocate_array<C>(
         static_cast<size_t>(bins.channels * groups * images * pixels));
     parallel_for(0, bins.channels, 1, [&](int64_t first, int64_t last) {
       for (int64_t c = first; c < last; ++c) {
-        C *const sums = all + c * groups * images * pixels;
-        for (int64_t i = 0; i < groups * images * pixels; ++i)
-          sums[i] = C(0);
+        C* const sums = all + c * groups * images * pixels;
+        for (int64_t i = 0; i < groups * images * pixels; ++i) sums[i] = C(0);
         for (int64_t k = 0; k < count; ++k) {
           const RoiBox<C> box = bins.box(k);
-          if (box.state != RoiState::kUsable)
-            continue;
+          if (box.state != RoiState::kUsable) continue;
           for (int64_t by = 0; by < bins.pooled_y; ++by) {
             for (int64_t bx = 0; bx < bins.pooled_x; ++bx) {
               const int64_t group = bins.input_channel(c, by, bx) - c * groups;
-              C *const plane = sums + (group * images + box.image) * pixels;
+              C* const plane = sums + (group * images + box.image) * pixels;
               const C grad = static_cast<C>(grad_output(k, c, by, bx));
               const auto nothing = [](int64_t, int64_t, C) {};
               const int64_t cls = c / bins.channels_per_class();
-              const C divisor =
-                  for_each_point(bins, box, k, cls, by, bx, 0, 0, nothing);
-              for_each_point(bins, box, k, cls, by, bx, 0, 0,
-                             [&](int64_t y, int64_t x, C weight) {
-                               if (y >= 0)
-                                 plane[y * bins.width + x] +=
-                                     weight * grad / divisor;
-                             });
+              const C divisor = for_each_point(bins, box, k, cls, by, bx, 0, 0, nothing);
+              for_each_point(bins, box, k, cls, by, bx, 0, 0, [&](int64_t y, int64_t x, C weight) {
+                if (y >= 0) plane[y * bins.width + x] += weight * grad / divisor;
+              });
             }
           }
         }
         for (int64_t i = 0; i < groups * images * pixels; ++i) {
           const int64_t p = i % pixels;
-          grad_input(i / pixels % images, c * groups + i / pixels / images,
-                     p / bins.width, p % bins.width) = static_cast<T>(sums[i]);
+          grad_input(i / pixels % images, c * groups + i / pixels / images, p / bins.width,
+                     p % bins.width) = static_cast<T>(sums[i]);
         }
       }
     });
   }
-  if (!grad_offset.defined())
-    return;
+  if (!grad_offset.defined()) return;
   parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
       const RoiBox<C> box = bins.box(k);
@@ -237,10 +212,8 @@ void roi_average_backward(const Context &context, const RoiBins<T> &bins,
                     bx * grad_offset.sizes[3] / bins.pooled_x != px) {
                   continue;
                 }
-                if (box.state == RoiState::kNan)
-                  total = kNan<C>;
-                if (box.state != RoiState::kUsable)
-                  continue;
+                if (box.state == RoiState::kNan) total = kNan<C>;
+                if (box.state != RoiState::kUsable) continue;
                 for (int64_t i = 0; i < bins.channels_per_class(); ++i) {
                   const int64_t c = cls * bins.channels_per_class() + i;
                   const int64_t from = bins.input_channel(c, by, bx);
@@ -248,12 +221,10 @@ void roi_average_backward(const Context &context, const RoiBins<T> &bins,
                   const C divisor = for_each_point(
                       bins, box, k, cls, by, bx, channel % 2, 1 - channel % 2,
                       [&](int64_t y, int64_t x, C weight) {
-                        sum += weight * (y < 0 ? C(0)
-                                               : static_cast<C>(input(
-                                                     box.image, from, y, x)));
+                        sum +=
+                            weight * (y < 0 ? C(0) : static_cast<C>(input(box.image, from, y, x)));
                       });
-                  total +=
-                      static_cast<C>(grad_output(k, c, by, bx)) * sum / divisor;
+                  total += static_cast<C>(grad_output(k, c, by, bx)) * sum / divisor;
                 }
               }
             }
@@ -265,24 +236,19 @@ void roi_average_backward(const Context &context, const RoiBins<T> &bins,
   });
 }
 
-#define DEFORMOPS_INSTANTIATE_INDEX(T, Index)                                  \
-  template void roi_pool<T, Index>(const Context &, const RoiBins<T> &,        \
-                                   View<const T, 4>, View<T, 4>,               \
-                                   View<Index, 4>);                            \
-  template void gather_maxima<T, Index>(const Context &, const RoiBins<T> &,   \
-                                        View<const T, 4>,                      \
-                                        View<const Index, 4>, View<T, 4>);     \
-  template void scatter_maxima<T, Index>(const Context &, const RoiBins<T> &,  \
-                                         View<const T, 4>,                     \
+#define DEFORMOPS_INSTANTIATE_INDEX(T, Index)                                                 \
+  template void roi_pool<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,       \
+                                   View<T, 4>, View<Index, 4>);                               \
+  template void gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
+                                        View<const Index, 4>, View<T, 4>);                    \
+  template void scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
                                          View<const Index, 4>, View<T, 4>);
-#define DEFORMOPS_INSTANTIATE(T)                                               \
-  DEFORMOPS_INSTANTIATE_INDEX(T, int32_t)                                      \
-  DEFORMOPS_INSTANTIATE_INDEX(T, int64_t)                                      \
-  template void roi_average<T>(const Context &, const RoiBins<T> &,            \
-                               View<const T, 4>, View<T, 4>);                  \
-  template void roi_average_backward<T>(const Context &, const RoiBins<T> &,   \
-                                        View<const T, 4>, View<const T, 4>,    \
-                                        View<T, 4>, View<T, 4>);
+#define DEFORMOPS_INSTANTIATE(T)                                                                 \
+  DEFORMOPS_INSTANTIATE_INDEX(T, int32_t)                                                        \
+  DEFORMOPS_INSTANTIATE_INDEX(T, int64_t)                                                        \
+  template void roi_average<T>(const Context&, const RoiBins<T>&, View<const T, 4>, View<T, 4>); \
+  template void roi_average_backward<T>(const Context&, const RoiBins<T>&, View<const T, 4>,     \
+                                        View<const T, 4>, View<T, 4>, View<T, 4>);
 DEFORMOPS_INSTANTIATE(double)
 DEFORMOPS_INSTANTIATE(float)
 DEFORMOPS_INSTANTIATE(half)
@@ -290,4 +256,4 @@ DEFORMOPS_INSTANTIATE(bfloat16)
 #undef DEFORMOPS_INSTANTIATE
 #undef DEFORMOPS_INSTANTIATE_INDEX
 
-} // namespace deformops::cpu
+}  // namespace deformops::cpu
