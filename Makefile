@@ -11,6 +11,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST_ARGS ?= -n $(JOBS) --dist worksteal
 SUITES ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/suites/*.py))))
 BENCH_ARGS ?=
+SCHEDULES ?= 3
 DEMO_ARGS ?= --output demo-output
 
 TORCH := torch==2.14.1 torchvision==0.29.1
@@ -20,19 +21,25 @@ python := $(VENV)/bin/python
 pip_install := $(python) -m pip install --quiet
 stamps := $(VENV)/.deformops
 say = @printf '\033[1m%s\033[0m\n' "deformops: $(1)"
+on_simulated = $(python) -m deformops.simulation run
+device_tests = $(python) -m pytest --device simulated --every-kernel
 # One make at a time changes the environment.
 exclusive = flock $(stamps)/lock
 
-.PHONY: help build native demo test bench lint format wheel clean
+.PHONY: help build native simulated demo test test-simulated bench lint format wheel clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 build: native $(stamps)/editable  ## compile what changed, into this checkout
 
 native: $(stamps)/environment
 	$(call say,compiling what changed (DEFORMOPS_CUDA=OFF leaves the CUDA kernels out))
 	@$(python) setup.py --quiet build_ext --inplace
+
+simulated: $(stamps)/editable $(stamps)/test  ## compile the simulated CUDA device too (csrc/simulation)
+	$(call say,compiling the simulated CUDA device)
+	@DEFORMOPS_SIMULATION=ON $(python) setup.py --quiet build_ext --inplace
 
 demo: build $(stamps)/viz  ## run the demo on a real photo; pictures go to demo-output/
 	$(call say,running the demo)
@@ -41,6 +48,18 @@ demo: build $(stamps)/viz  ## run the demo on a real photo; pictures go to demo-
 test: build $(stamps)/test  ## run the whole test-suite (PYTEST_ARGS="-k nms" for a part)
 	$(call say,running the tests)
 	@$(python) -m pytest $(PYTEST_ARGS)
+
+test-simulated: simulated  ## run the CUDA kernels on the simulated device: values, races, bounds
+	$(call say,its own tests)
+	@DEFORMOPS_SIMULATION=ON $(python) -m pytest tests/simulation $(PYTEST_ARGS)
+	$(call say,values: the plain build under $(SCHEDULES) schedules)
+	@$(on_simulated) plain -- $(device_tests) --schedules $(SCHEDULES) $(PYTEST_ARGS)
+	$(call say,races and bounds: every kernel in the race build under 2 schedules)
+	@$(on_simulated) race -- $(device_tests) -m variants --schedules 2 $(PYTEST_ARGS)
+	$(call say,every kernel in the asan build)
+	@$(on_simulated) asan -- $(device_tests) -m variants $(PYTEST_ARGS)
+	$(call say,finite differences and torch's machinery)
+	@$(python) -m deformops check --device simulated
 
 bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_ARGS="--quick" for a part)
 	$(call say,running the benchmarks)

@@ -33,6 +33,7 @@ except ModuleNotFoundError:
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "deformops"
+SIMULATION = os.environ.get("DEFORMOPS_SIMULATION", "") not in ("", "OFF", "0")
 
 
 def find_torch() -> str | None:
@@ -107,9 +108,9 @@ class CMakeBuild(build_ext):
             "CMAKE_MAKE_PROGRAM": ninja,
             "DEFORMOPS_TORCH_DIR": torch,
             "DEFORMOPS_CUDA": os.environ.get("DEFORMOPS_CUDA") or "AUTO",
-            "DEFORMOPS_SIMULATION": os.environ.get("DEFORMOPS_SIMULATION") or "OFF",
+            "DEFORMOPS_SIMULATION": "ON" if SIMULATION else "OFF",
         }
-        if options["DEFORMOPS_SIMULATION"] != "OFF":
+        if SIMULATION:
             options["Python_EXECUTABLE"] = sys.executable  # has pybind11, for the device's controls
         arguments = [*(f"-D{name}={value}" for name, value in options.items()), *extra]
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
@@ -141,10 +142,14 @@ class FreshBuild(build):
 
 
 class AnyPythonWheel(bdist_wheel):
-    """Tags the wheel py3-none-<platform>: native code, but none that knows Python's C-API."""
+    """Tags the wheel py3-none-<platform>: native code, but none that knows Python's C-API.
+
+    The controls of the simulated device do know it: a wheel with them serves one Python.
+    """
 
     def get_tag(self) -> tuple[str, str, str]:
-        return ("py3", "none", super().get_tag()[2])
+        python, abi, platform = super().get_tag()
+        return (python, abi, platform) if SIMULATION else ("py3", "none", platform)
 
 
 setup(

@@ -38,7 +38,6 @@ class Shape:
     sizes: dict[str, Any] = field(default_factory=dict)
 
 
-# Small: these run in the race and asan builds too, and have to launch all that there is.
 SHAPES = {
     # Channels that fill no tile: 36 in a group, of which an offset group has 12.
     "tails": Shape(
@@ -59,9 +58,6 @@ SHAPES = {
         Geometry((4, 5), padding=(2, 2)),
         {"batch": 1, "group_channels": 3, "group_out_channels": 2, "input_size": (5, 4)},
     ),
-}
-# What the small ones leave out.
-FURTHER_SHAPES = {
     "odd channels": Shape(sizes={"group_channels": 33, "group_out_channels": 2}),
     "no mask": Shape(sizes={"mask": False, "group_channels": 5, "input_size": (9, 14)}),
     "no offset": Shape(sizes={"offset": False, "group_channels": 5, "bias": False}),
@@ -78,6 +74,7 @@ FURTHER_SHAPES = {
     "images": Shape(sizes={"batch": 5, "group_channels": 9, "input_size": (7, 11)}),
     "one pixel": Shape(Geometry((1, 1)), {"input_size": (1, 1), "group_channels": 40}),
 }
+pytestmark = pytest.mark.variants
 LAYOUTS = ["contiguous", "channels_last"]
 
 
@@ -178,7 +175,6 @@ def check_columns(device: Device, case: Case) -> None:
     )
 
 
-@pytest.mark.variants
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,13 +184,6 @@ def test_variants(device: Device, kind: str, shape: Shape, layout: str) -> None:
     check_convolution(device, case, allow_tf32)
     if not allow_tf32:
         check_columns(device, case)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", FURTHER_SHAPES.values(), ids=FURTHER_SHAPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_further_shapes(device: Device, kind: str, shape: Shape, layout: str) -> None:
-    test_variants(device, kind, shape, layout)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])

@@ -173,10 +173,13 @@ def test_wheel(tmp_path: Path) -> None:
     assert {
         "deformops/__init__.py",
         "deformops/py.typed",
+        "deformops/simulation/_device.pyi",
         "deformops/libdeformops.so",
         "deformops/share/cmake/deformops/deformopsConfig.cmake",
         "deformops/share/cmake/deformops/deformopsConfigVersion.cmake",
     } <= files
+    # Not the simulated device, even where this checkout has it.
+    assert [file for file in files if file.endswith(".so")] == ["deformops/libdeformops.so"]
     assert {file.split("/")[0] for file in files} == {"deformops", f"{name}-{version}.dist-info"}
     assert "Root-Is-Purelib: false" in tags
     required = re.findall(r"^Requires-Dist: (.*)$", metadata, re.M)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DEVICES,
         default="cpu",
         help="where the kernels run; 'simulated' executes the CUDA kernels on the CPU, if that was "
-        "built (DEFORMOPS_SIMULATION=ON make build)",
+        "built (make simulated)",
     )
     parser.add_argument(
         "--op",
