@@ -7,12 +7,17 @@
 // For boxes: boxes [K, 5] (image, x1, y1, x2, y2), offset [K, 2 * classes, part_y, part_x] with
 // channels (class, (x, y)), index and grad_output [K, C', pooled_y, pooled_x].
 //
+// For the permutohedral lattice: P = N * M points with features [N, M, d], corners [P, d + 1] of
+// their simplices, V vertices, values [P, L]; start [V + 1], entry [P * (d + 1)] and neighbor
+// [d + 1, V, 2] as in kernels/lattice.h.
+//
 // The simulated device registers the same ops, with the CUDA kernels behind them, for CPU tensors
 // in a namespace of its own.
 #include <torch/csrc/stable/library.h>
 
 #include "ops/build_info.h"
 #include "ops/convolution.h"
+#include "ops/lattice.h"
 #include "ops/roi_pooling.h"
 
 #if defined(DEFORMOPS_SIMULATED)
@@ -27,6 +32,8 @@
 #define DEFORMOPS_BINS                                                          \
   "int[2] output_size, float spatial_scale, str semantics, int[2] group_size, " \
   "int samples_per_bin, float offset_scale, int[2] order"
+
+#define DEFORMOPS_LATTICE "Tensor vertex, Tensor start, Tensor entry, Tensor neighbor, bool reverse"
 
 // Expands the namespace before the registration macros make names of it.
 #define DEFORMOPS_LIBRARY(ns, m) STABLE_TORCH_LIBRARY(ns, m)
@@ -68,6 +75,16 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
       "roi_average_backward(Tensor grad_output, Tensor input, Tensor boxes, Tensor? offset, "  //
       DEFORMOPS_BINS
       ", bool[2] wanted, *, bool deterministic=False) -> (Tensor grad_input, Tensor grad_offset)");
+
+  m.def(
+      "lattice_build(Tensor features) "
+      "-> (Tensor vertex, Tensor weight, Tensor start, Tensor entry, Tensor neighbor)");
+  m.def("lattice_filter(Tensor values, Tensor splat_weight, Tensor slice_weight, "  //
+        DEFORMOPS_LATTICE ") -> Tensor");
+  m.def("lattice_contract(Tensor grad_output, Tensor values, Tensor splat_weight, "  //
+        DEFORMOPS_LATTICE ") -> Tensor");
+  m.def("lattice_weights_forward(Tensor tangent, Tensor features) -> Tensor");
+  m.def("lattice_weights_backward(Tensor grad_weight, Tensor features) -> Tensor");
 }
 
 #define DEFORMOPS_REGISTER(m, Device)                                                     \
@@ -84,12 +101,22 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.impl("roi_average", TORCH_BOX(&deformops::roi_average<deformops::Device>));       \
   m.impl("roi_average_backward", TORCH_BOX(&deformops::roi_average_backward<deformops::Device>))
 
+#define DEFORMOPS_REGISTER_LATTICE(m, Device)                                             \
+  m.impl("lattice_build", TORCH_BOX(&deformops::lattice_build<deformops::Device>));       \
+  m.impl("lattice_filter", TORCH_BOX(&deformops::lattice_filter<deformops::Device>));     \
+  m.impl("lattice_contract", TORCH_BOX(&deformops::lattice_contract<deformops::Device>)); \
+  m.impl("lattice_weights_forward",                                                       \
+         TORCH_BOX(&deformops::lattice_weights_forward<deformops::Device>));              \
+  m.impl("lattice_weights_backward",                                                      \
+         TORCH_BOX(&deformops::lattice_weights_backward<deformops::Device>))
+
 #if defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) { DEFORMOPS_REGISTER(m, CudaKernels); }
 #else
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) {
   DEFORMOPS_REGISTER(m, CpuKernels);
   DEFORMOPS_REGISTER_POOLING(m, CpuKernels);
+  DEFORMOPS_REGISTER_LATTICE(m, CpuKernels);
 }
 #if defined(DEFORMOPS_WITH_CUDA)
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CUDA, m) { DEFORMOPS_REGISTER(m, CudaKernels); }
