@@ -38,9 +38,9 @@ try:
     from deformops.simulation._device import Failure, KernelError, Launch, Place
 except ImportError as error:
     raise ImportError(
-        "This deformops was built without its simulated CUDA device. `make simulated` in a checkout "
-        "builds it in; so does DEFORMOPS_SIMULATION=ON in the environment of pip or setup.py. It "
-        "needs Linux, g++ and pybind11."
+        "This deformops was built without its simulated CUDA device. `make simulated` builds it in "
+        "in a checkout, DEFORMOPS_SIMULATION=ON in the environment of pip elsewhere; both need "
+        "Linux, g++ and pybind11."
     ) from error
 
 __all__ = [
