@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks SUITE [options]``."""
+"""The command line: ``python -m benchmarks SUITE [options]``, ``python -m benchmarks kernels``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import memory, suites
+from . import kernels, memory, suites
 from .case import Case, MissingPeerError, Suite
 from .engines import require
 from .machine import cores, cpu_name, describe, versions
@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures ops against their peers and against the machine's arithmetic peak.",
-        epilog="suites: " + ", ".join(suites.names()),
+        epilog="suites: "
+        + ", ".join(suites.names())
+        + "; python -m benchmarks kernels: registers, occupancy and spills of the CUDA kernels",
     )
     result.add_argument("suite", nargs="?", choices=suites.names(), help="what to measure")
     result.add_argument("--list", action="store_true", help="list the cases and stop")
@@ -111,9 +113,12 @@ class StatusLine:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one suite; returns the exit status."""
+    """Runs one suite, or the table of kernels; returns the exit status."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["kernels"]:
+        return kernels.main(words[1:])
     options_parser = parser()
-    options = options_parser.parse_args(arguments)
+    options = options_parser.parse_args(words)
     if options.suite is None:
         options_parser.print_help()
         return 0

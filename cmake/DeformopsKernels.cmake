@@ -45,6 +45,10 @@ endif()
 
 if(DEFORMOPS_WITH_CUDA)
   deformops_add_kernels(deformops_cuda ${cuda_sources})
+  # What each kernel takes of a multiprocessor is kept beside its object, for `python -m benchmarks kernels`.
+  target_compile_options(deformops_cuda PRIVATE -Xptxas=-v)
+  set_target_properties(deformops_cuda PROPERTIES CUDA_COMPILER_LAUNCHER
+    "${CMAKE_COMMAND};-P;${PROJECT_SOURCE_DIR}/cmake/record_resources.cmake;--;${CMAKE_CUDA_COMPILER_LAUNCHER}")
 endif()
 
 # Before `target` is linked: objects of the vector instruction sets may export nothing that is not theirs alone.
