@@ -126,6 +126,114 @@ def test_all_derivatives(algorithm: str) -> None:
     assert torch.autograd.gradgradcheck(function, leaves)
 
 
+# Many channels, for which a kernel of our own computes output: steps of channels, parts of output
+# channels, rows longer than a patch, strips that taps share and strips that they do not, taps that
+# are nowhere on the map. (batch, in, out, size, kernel, stride, padding, dilation)
+OWN_KERNEL = {
+    "steps": (1, 300, 70, (13, 15), (3, 3), (1, 1), (2, 2), (2, 2)),
+    "parts": (1, 64, 600, (9, 10), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "batch": (5, 65, 64, (7, 6), (2, 3), (1, 1), (1, 2), (1, 2)),
+    "long rows": (1, 64, 64, (3, 500), (3, 3), (1, 1), (2, 40), (2, 40)),
+    "far apart": (2, 70, 64, (30, 41), (3, 3), (1, 1), (12, 12), (12, 12)),
+    "beyond the map": (1, 64, 66, (9, 8), (3, 3), (1, 1), (20, 20), (20, 20)),
+    "strides": (1, 64, 64, (33, 32), (3, 2), (2, 3), (4, 1), (3, 5)),
+    "one tap": (2, 64, 64, (20, 21), (1, 1), (2, 2), (0, 0), (1, 1)),
+    "only padding": (1, 64, 64, (2, 3), (1, 1), (3, 3), (4, 5), (1, 1)),
+}
+
+
+def make_many_channels(name: str, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+    batch, channels, out_channels, size, kernel, stride, padding, dilation = OWN_KERNEL[name]
+    tensors = {
+        "input": torch.randn(batch, channels, *size),
+        "weight": torch.randn(out_channels, channels, *kernel) / channels**0.5,
+        "bias": torch.randn(out_channels),
+    }
+    window = {"stride": stride, "padding": padding, "dilation": dilation}
+    return {key: tensor.to(dtype) for key, tensor in tensors.items()}, window
+
+
+def assert_close_to_exact(got: Tensor, exact: Tensor) -> None:
+    """Up to the rounding of sums, and of the result if its type is a half type."""
+    roundings = 1 if got.dtype in (torch.float16, torch.bfloat16) else 32
+    tolerance = roundings * torch.finfo(got.dtype).eps * float(exact.detach().abs().amax())
+    torch.testing.assert_close(got.double(), exact, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", OWN_KERNEL)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_many_channels(name: str, layout: torch.memory_format) -> None:
+    tensors, window = make_many_channels(name, torch.float32)
+    exact: dict[str, Any] = {
+        key: tensor.double().requires_grad_() for key, tensor in tensors.items()
+    }
+    for key in ("input", "weight"):
+        tensors[key] = tensors[key].contiguous(memory_format=layout)
+    leaves = {key: tensor.requires_grad_() for key, tensor in tensors.items()}
+    want, got = F.conv2d(**exact, **window), deformops.atrous_conv2d(**leaves, **window)
+    assert got.is_contiguous(memory_format=layout)
+    assert_close_to_exact(got, want)
+    cotangent = torch.randn_like(got)
+    gradients = torch.autograd.grad(got, list(leaves.values()), cotangent)
+    exact_gradients = torch.autograd.grad(want, list(exact.values()), cotangent.double())
+    for gradient, exact_gradient in zip(gradients, exact_gradients, strict=True):
+        scale = float(exact_gradient.abs().amax()) or 1.0
+        torch.testing.assert_close(gradient.double(), exact_gradient, rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("name", OWN_KERNEL)
+def test_regular_taps(name: str, dtype: torch.dtype) -> None:
+    """The same kernel in all types and layouts; the same bits for any number of threads."""
+    tensors, window = make_many_channels(name, dtype)
+    exact: list[Any] = [tensor.double() for tensor in tensors.values()]
+    want = F.conv2d(*exact, **window)
+    threads = torch.get_num_threads()
+    for input_layout in ("contiguous", "channels_last", "permuted", "strided"):
+        for weight_layout in ("contiguous", "channels_last"):
+            image = arrange(tensors["input"], input_layout)
+            weight = arrange(tensors["weight"], weight_layout)
+            results = []
+            try:
+                for count in (1, 2, 3):
+                    torch.set_num_threads(count)
+                    results.append(
+                        torch.ops.deformops.deform_conv2d(
+                            image,
+                            None,
+                            weight,
+                            tensors["bias"],
+                            None,
+                            *window.values(),
+                            (0, 0),
+                            "v2",
+                            "inner",
+                        )
+                    )
+            finally:
+                torch.set_num_threads(threads)
+            assert_close_to_exact(results[0], want)
+            assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_groups_of_many_channels() -> None:
+    image, weight = torch.randn(2, 3 * 40, 12, 13), torch.randn(3 * 35, 40, 3, 3)
+    got = torch.ops.deformops.deform_conv2d(
+        image, None, weight, None, None, (1, 1), (2, 2), (2, 2), (0, 0), "v2", "inner"
+    )
+    want = F.conv2d(image.double(), weight.double(), padding=2, dilation=2, groups=3)
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=2e-4)
+
+
+def test_no_tap_reads_beside_its_pixel() -> None:
+    """An infinite pixel shows in the outputs that have a tap on it, and nowhere else."""
+    image, weight = torch.rand(1, 64, 9, 11), torch.rand(64, 64, 3, 3)
+    image[0, 5, 4, 6] = torch.inf
+    window: dict[str, Any] = {"padding": 2, "dilation": 2}
+    got, want = deformops.atrous_conv2d(image, weight, **window), F.conv2d(image, weight, **window)
+    assert torch.equal(got.isinf(), want.isinf())
+    assert not got.isnan().any()
+
+
 @given(
     size=pairs(1, 4),
     dilation=pairs(1, 5),

@@ -17,6 +17,9 @@ from deformops.ops.insert_holes import insert_holes
 
 ALGORITHMS = ("auto", "direct", "holes", "subsample")
 
+# Channels, in and out, from which on our own kernel and a conversion of layout pay.
+_OWN_KERNEL_FROM, _CONVERSION_FROM = 64, 128
+
 
 def atrous_conv2d(
     input: Tensor,
@@ -37,7 +40,9 @@ def atrous_conv2d(
     A window of k taps sees (k - 1) * dilation + 1 pixels at the cost of k. The algorithms give the
     same result, up to rounding:
 
-    - "direct": torch's dilated convolution, in the memory layout that is fastest on a CPU;
+    - "direct": torch's dilated convolution. In eager mode on a CPU, float32 without groups: our own
+      kernel where it is faster, with at least 64 channels in and out, on a contiguous input or
+      where three taps of ten fall into the padding; and each gradient in its fastest layout;
     - "holes": a dense convolution with the kernel of `insert_holes`, whose zeros it multiplies too;
     - "subsample": the input is dealt into dilation_y * dilation_x interleaved maps, a dense
       convolution with the small kernel runs on all of them, and their results are dealt back
@@ -100,7 +105,7 @@ def atrous_conv2d(
 def _direct(
     input: Tensor, weight: Tensor, bias: Tensor | None, sampling: Sampling, groups: int
 ) -> Tensor:
-    """The convolution of torch; in eager mode on a CPU, in the layout that suits each pass."""
+    """The convolution of torch; in eager mode on a CPU, each pass as it is fastest."""
     if (
         not torch.compiler.is_compiling()
         and groups == 1
@@ -111,7 +116,7 @@ def _direct(
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
     ):
-        return _InBestLayout.apply(input, weight, bias, sampling)
+        return _EachPassFastest.apply(input, weight, bias, sampling)
     geometry = (sampling.stride, sampling.padding, sampling.dilation)
     return F.conv2d(input, weight, bias, *geometry, groups)
 
@@ -155,12 +160,14 @@ def _subsample(
     return output.contiguous(memory_format=layout)
 
 
-class _InBestLayout(torch.autograd.Function):
-    """Each pass of a float32 convolution in the memory layout in which oneDNN is fastest.
+class _EachPassFastest(torch.autograd.Function):
+    """A float32 convolution, each pass by the kernel and in the memory layout that is fastest.
 
-    As measured (see `python -m benchmarks atrous_conv`): output and grad_input are faster in
-    channels_last, most where taps fall into the padding, which only those kernels skip; grad_weight
-    is up to twice as fast in contiguous format. What comes out has the layout of the input.
+    As measured (see `python -m benchmarks atrous_conv`): with many channels our own kernel of
+    regular taps is as fast on a contiguous input as torch's is on channels_last, and faster where
+    many taps fall into the padding. The gradients are torch's: grad_input is faster in
+    channels_last where many taps fall into the padding, grad_weight is up to twice as fast in
+    contiguous format. What comes out has the layout of the input.
     """
 
     @staticmethod
@@ -169,12 +176,16 @@ class _InBestLayout(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.geometry = (sampling.stride, sampling.padding, sampling.dilation)
-        ctx.bias_size = None if bias is None else list(bias.shape)
-        ctx.converts = not _is_channels_last(input) and _pays_to_convert(input, weight, sampling)
-        if not ctx.converts:
-            return F.conv2d(input, weight, bias, *ctx.geometry)
-        channels_last = input.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(channels_last, weight, bias, *ctx.geometry).contiguous()
+        ctx.converts = False
+        fits = weight.dim() == 4 and weight.shape[1] == input.shape[1]
+        channels = min(weight.shape[:2]) if fits else 0
+        if channels >= _OWN_KERNEL_FROM:
+            contiguous = not _is_channels_last(input)
+            far = _inside(input, weight, sampling) < 0.7
+            ctx.converts = contiguous and far and channels >= _CONVERSION_FROM
+            if contiguous or far:
+                return torch.ops.deformops.deform_conv2d(input, None, weight, bias, None, *sampling)
+        return F.conv2d(input, weight, bias, *ctx.geometry)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -224,12 +235,6 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return channels_last and not tensor.is_contiguous()
 
 
-def _pays_to_convert(input: Tensor, weight: Tensor, sampling: Sampling) -> bool:
-    """Whether taps in the padding, which need no work, outweigh two conversions of layout."""
-    many_channels = min(weight.shape[:2]) >= 128
-    return many_channels and _inside(input, weight, sampling) < 0.7
-
-
 def _inside(input: Tensor, weight: Tensor, sampling: Sampling) -> float:
     """The part of all taps that reads a pixel and not the padding."""
     part = 1.0
@@ -242,5 +247,5 @@ def _inside(input: Tensor, weight: Tensor, sampling: Sampling) -> float:
             first = padding - tap * rate
             low, high = max(0, -(-first // stride)), min(outputs, (size - 1 + first) // stride + 1)
             inside += max(0, high - low)
-        part *= inside / (outputs * taps)
+        part *= inside / max(1, outputs * taps)
     return part

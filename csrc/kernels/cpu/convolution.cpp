@@ -40,6 +40,9 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
 template <class T>
 void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<const T, 4> input,
                    View<const T, 4> weight, View<const T, 1> bias, View<T, 4> output) {
+  if (!window.offset.defined() && !window.mask.defined()) {
+    DEFORMOPS_RUN_CHOSEN(regular_conv2d(context, window.y, window.x, input, weight, bias, output));
+  }
   DEFORMOPS_RUN_CHOSEN(deform_conv2d(context, window, input, weight, bias, output));
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/maps.h"
+#include "kernels/cpu/packed_weight.h"
 #include "kernels/cpu/taps.h"
 #include "kernels/cpu/tasks.h"
 #include "kernels/cpu/transpose.h"
@@ -20,103 +21,12 @@ namespace {
 // The table of samples of one step of a tile stays below this.
 constexpr int64_t kSamplesBytes = 128 << 10;
 
-// How the sum over taps and channels of a group is cut into steps of about kDepth: several taps of
-// all channels, or some channels of one tap. The order of the sum follows from it, so it may depend
-// on shapes only.
-struct Steps {
-  int64_t taps, channels;  // of the whole sum
-  int64_t step_taps, step_channels;
-
-  struct Place {
-    int64_t start;  // of the step, in the sum
-    int64_t depth;  // of the step
-    int64_t index;  // within the step
-  };
-
-  // Where the packed weights have this tap and channel.
-  DEFORMOPS_INLINE Place place(int64_t tap, int64_t channel) const {
-    const int64_t first_tap = tap - tap % step_taps;
-    const int64_t first_channel = channel - channel % step_channels;
-    const int64_t width = smaller(step_channels, channels - first_channel);
-    return {first_tap * channels + first_channel, smaller(step_taps, taps - first_tap) * width,
-            (tap - first_tap) * width + channel - first_channel};
-  }
-};
-
+// Steps of about kDepth.
 Steps cut_into_steps(int64_t taps, int64_t channels, int64_t sample_bytes_per_tap) {
-  if (channels > kDepth) {
-    const int64_t parts = divide_up(channels, kDepth);
-    return {taps, channels, 1, round_up(divide_up(channels, parts), 16)};
-  }
+  if (channels > kDepth) return {taps, channels, 1, channels_of_step(channels, kDepth)};
   const int64_t most = smaller(kDepth / larger(channels, 1), kSamplesBytes / sample_bytes_per_tap);
   return {taps, channels, larger(1, smaller(taps, most)), larger(channels, 1)};
 }
-
-// weight [O, C / groups, kH, kW] as panels of kBlock output channels, in the order of the steps:
-// [group][step][panel][depth of the step][kBlock].
-template <class T>
-class PackedWeight {
- public:
-  using C = compute_t<T>;
-
-  PackedWeight(const Context& context, const Team& team, const View<const T, 4>& weight,
-               int64_t groups, const Steps& steps)
-      : depth_(steps.taps * steps.channels),
-        outputs_(weight.sizes[0] / groups),
-        panels_(divide_up(outputs_, kBlock<C>)),
-        data_(allocate<C>(context, groups * depth_ * panels_ * kBlock<C>)) {
-    // A weight is an image too: its outputs are channels, its taps pixels, and when the taps are
-    // dense, so are the taps of neighbouring channels.
-    const int64_t taps = steps.taps, *const size = weight.sizes, *const stride = weight.strides;
-    const bool dense = stride[2] == size[3] * stride[3];
-    const View<const T, 4> dense_image = {
-        weight.data, {1, size[0], size[1], taps}, {0, stride[0], stride[1], stride[3]}};
-    const View<const T, 4> images = {weight.data,
-                                     {size[1], size[0], size[2], size[3]},
-                                     {stride[1], stride[0], stride[2], stride[3]}};
-    const int64_t channels_at_a_time = dense ? larger(1, kDepth / taps) : 1;
-    const int64_t workers = team.workers(groups * panels_);
-    C* const all_rows = allocate<C>(context, workers * channels_at_a_time * taps * kBlock<C>);
-    team.for_each(groups * panels_, [&](int64_t task, int64_t worker) {
-      const int64_t group = task / panels_, panel = task % panels_;
-      const int64_t width = smaller(kBlock<C>, outputs_ - panel * kBlock<C>);
-      C* const rows = all_rows + worker * channels_at_a_time * taps * kBlock<C>;
-      for (int64_t first = 0; first < steps.channels; first += channels_at_a_time) {
-        const int64_t last = smaller(steps.channels, first + channels_at_a_time);
-        if (width < kBlock<C>) memset(rows, 0, (last - first) * taps * kBlock<C> * sizeof(C));
-        const int64_t output = group * outputs_ + panel * kBlock<C>;
-        if (dense) {
-          pixels_to_rows(dense_image, 0, first * taps, last * taps, output, width, rows, kBlock<C>);
-        } else {
-          pixels_to_rows(images, first, 0, taps, output, width, rows, kBlock<C>);
-        }
-        for (int64_t channel = first; channel < last; ++channel) {
-          for (int64_t tap = 0; tap < taps; ++tap) {
-            const Steps::Place place = steps.place(tap, channel);
-            memcpy(data_ + panel_offset(group, panel, place.start, place.depth) +
-                       place.index * kBlock<C>,
-                   rows + ((channel - first) * taps + tap) * kBlock<C>, kBlock<C> * sizeof(C));
-          }
-        }
-      }
-    });
-  }
-
-  int64_t panels() const { return panels_; }
-  int64_t outputs() const { return outputs_; }  // of a group
-
-  const C* panel(int64_t group, int64_t panel, int64_t start, int64_t depth) const {
-    return data_ + panel_offset(group, panel, start, depth);
-  }
-
- private:
-  int64_t panel_offset(int64_t group, int64_t panel, int64_t start, int64_t depth) const {
-    return ((group * depth_ + start) * panels_ + panel * depth) * kBlock<C>;
-  }
-
-  int64_t depth_, outputs_, panels_;
-  C* data_;
-};
 
 // columns[row][0, width): channels [channel, channel + width) at all rows of a tile, for one tap.
 // `samples` has that tap of every offset group.

@@ -11,7 +11,8 @@
 
 namespace deformops::cpu {
 
-// What kernels/convolution.h declares for the CPU, once for each instruction set.
+// What kernels/convolution.h declares for the CPU, once for each instruction set, and a kernel of
+// its own for a window without offset and mask.
 #define DEFORMOPS_DECLARE(isa)                                                                     \
   namespace isa {                                                                                  \
   template <class T>                                                                               \
@@ -24,6 +25,9 @@ namespace deformops::cpu {
   template <class T>                                                                               \
   void deform_conv2d(const Context&, const SampledWindow<T>&, View<const T, 4>, View<const T, 4>,  \
                      View<const T, 1>, View<T, 4>);                                                \
+  template <class T>                                                                               \
+  void regular_conv2d(const Context&, const WindowAxis&, const WindowAxis&, View<const T, 4>,      \
+                      View<const T, 4>, View<const T, 1>, View<T, 4>);                             \
   template <class T>                                                                               \
   void deform_conv2d_backward(const Context&, const SampledWindow<T>&, View<const T, 4>,           \
                               View<const T, 4>, View<const T, 4>, const ConvolutionGradients<T>&); \

@@ -21,15 +21,17 @@ DEFORMOPS_INLINE void transpose_square(Vector<C>* square) {
   }
 }
 
-// target[j * target_stride + i] = source[i * source_stride + j] for i < height, j < width.
+// target[j * target_stride + i] = source[i * source_stride + j] for i < height, j < width. Where
+// squares do not fit evenly the last ones overlap, and some elements are written twice.
 template <class C, class From, class To>
 DEFORMOPS_INLINE void transpose(const From* source, int64_t source_stride, int64_t height,
                                 int64_t width, To* target, int64_t target_stride) {
   constexpr int64_t kSide = kLanes<C>;
-  for (int64_t i0 = 0; i0 < height; i0 += kSide) {
-    const int64_t rows = smaller(kSide, height - i0);
-    for (int64_t j0 = 0; j0 < width; j0 += kSide) {
-      const int64_t columns = smaller(kSide, width - j0);
+  const int64_t rows = smaller(kSide, height), columns = smaller(kSide, width);
+  for (int64_t row = 0; row < height; row += kSide) {
+    const int64_t i0 = smaller(row, height - rows);
+    for (int64_t column = 0; column < width; column += kSide) {
+      const int64_t j0 = smaller(column, width - columns);
       const From* const from = source + i0 * source_stride + j0;
       To* const to = target + j0 * target_stride + i0;
       if (rows == kSide && columns == kSide) {
