@@ -324,3 +324,26 @@ def test_gradients_match_reference(case: Case) -> None:
     inputs = [leaves[name] for name in names]
     for name, got in zip(names, torch.autograd.grad(scattered, inputs, case.input), strict=True):
         assert_close(got, want[name], context=f"scatter_columns, grad_{name}")
+
+
+def test_ordered_scatter_in_batches(device: Device) -> None:
+    """The scatter in one order takes as many pixels at a time as 64 MiB of scratch can hold."""
+    case = make_case(
+        Geometry((7, 7), padding=(3, 3)),
+        batch=70,
+        offset_groups=8,
+        group_channels=1,
+        input_size=(1, 2),
+        device=device.type,
+    )
+    want = reference.scatter_columns(
+        **case.arrays("columns", "offset", "mask"),
+        input_size=case.input_size,
+        geometry=case.geometry,
+    )
+    image = device.raw.scatter_columns(
+        *(case.columns, case.offset, case.mask, list(case.input_size)),
+        *(list(case.geometry.kernel_size), *case.raw_geometry),
+        deterministic=True,
+    )
+    assert_close(image, want)

@@ -1,4 +1,4 @@
-"""python -m deformops.simulation: runs a command with one of the builds, or the self-test."""
+"""python -m deformops.simulation: a command with one of the builds, the self-test, a profile."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deformops import simulation
-from deformops.simulation import selftest
+import torch
 
+from deformops import simulation
+from deformops.simulation import report, selftest
+from deformops.simulation.problems import Tensors, problems
+
+TYPES = ("float64", "float32", "float16", "bfloat16")
 ASAN_OPTIONS = {
     "detect_leaks": "0",  # Python's own
     "halt_on_error": "0",  # reports become exceptions
@@ -61,6 +65,28 @@ def _sanitizer() -> str:
     return match[1]
 
 
+def profile(op: str, tensors: Tensors, options: dict[str, bool], lines: int) -> None:
+    """Runs an op's problem in the race build and prints what its kernels did.
+
+    Args:
+        op: a name of `deformops.simulation.problems`; others end the program.
+        tensors: type and memory format.
+        options: passed to the op.
+        lines: source lines to show.
+    """
+    simulation.load("race")
+    known = problems(torch.ops.deformops_simulated, tensors, options)
+    if op not in known:
+        sys.exit(f"profile: there is a problem for {', '.join(known)}, and none for {op!r}")
+    problem = known[op]()
+    with simulation.profile() as launches:
+        result = problem.call()
+    outputs = result if isinstance(result, tuple) else (result,)
+    print(report.table(launches))
+    print(f"\n{report.movement(launches, problem.inputs, outputs)}")
+    print(f"\n{report.hot_lines(launches, lines)}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry of ``python -m deformops.simulation``."""
     parser = argparse.ArgumentParser(prog="python -m deformops.simulation", description=__doc__)
@@ -71,7 +97,19 @@ def main(arguments: list[str] | None = None) -> int:
     test = commands.add_parser("selftest", help="run kernels with planted mistakes")
     test.add_argument("--seeds", type=int, default=20, metavar="N", help="schedules (default: 20)")
     test.add_argument("--preemption", type=float, default=0.0, metavar="P")
+    traffic = commands.add_parser("profile", help="count an op's memory transactions")
+    traffic.add_argument("op", help="as in deform_conv2d_backward")
+    traffic.add_argument("--type", default="float32", choices=TYPES)
+    traffic.add_argument("--channels-last", action="store_true")
+    traffic.add_argument("--deterministic", action="store_true", help="sums in one order")
+    traffic.add_argument("--allow-tf32", action="store_true")
+    traffic.add_argument("--lines", type=int, default=12, metavar="N", help="source lines to show")
     options = parser.parse_args(arguments)
+    if options.command == "profile":
+        tensors = Tensors(getattr(torch, options.type), options.channels_last)
+        switches = {"deterministic": options.deterministic, "allow_tf32": options.allow_tf32}
+        profile(options.op, tensors, switches, options.lines)
+        return 0
     if options.command == "selftest":
         builds = ["asan"] if simulation.has_sanitizer() else ["plain", "race"]
         print(selftest.table(builds, range(options.seeds), options.preemption))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from deformops.simulation._device import Instruction, Launch
 
@@ -91,6 +93,31 @@ def table(launches: Sequence[Launch]) -> str:
             ]
         rows.append(row)
     return _align([head, *rows])
+
+
+def movement(
+    launches: Sequence[Launch], inputs: Iterable[Tensor], outputs: Iterable[Tensor]
+) -> str:
+    """What was moved, against reading every input once and writing every output once.
+
+    Args:
+        launches: all launches of one call, recorded by `deformops.simulation.profile`.
+        inputs: what the call reads.
+        outputs: what it returns.
+    """
+    once = sum(tensor.nbytes for tensor in (*inputs, *outputs))
+    dram = sum(launch.sectors_read + launch.sectors_written for launch in launches)
+    blocks = sum(launch.block_sectors_read + launch.block_sectors_written for launch in launches)
+    rows = [
+        ["inputs once, outputs once", _bytes(once), ""],
+        ["DRAM at least, each launch by itself", *_against(dram * SECTOR_BYTES, once)],
+        ["blocks at least, each by itself", *_against(blocks * SECTOR_BYTES, once)],
+    ]
+    return _align(rows)
+
+
+def _against(moved: int, once: int) -> tuple[str, str]:
+    return _bytes(moved), f"{moved / max(once, 1):.2f} x"
 
 
 def hot_lines(launches: Sequence[Launch], count: int = 20) -> str:
