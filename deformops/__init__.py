@@ -1,4 +1,4 @@
-"""Deformable and atrous convolution for PyTorch: hand-written kernels for CPU and CUDA.
+"""Deformable and atrous convolution and RoI pooling for PyTorch: kernels for CPU and CUDA.
 
 The functions of `deformops.ops` are here under their names; `deformops.nn` has them as layers, and
 `deformops.testing` checks them on the machine at hand.
@@ -16,8 +16,14 @@ from deformops import nn, ops  # noqa: E402  (what they define needs the library
 from deformops.ops import (  # noqa: E402
     atrous_conv2d,
     deform_conv2d,
+    deform_ps_roi_pool,
+    deform_roi_pool,
     gather_columns,
     insert_holes,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
     scatter_columns,
 )
 
@@ -29,9 +35,15 @@ __all__ = [
     "atrous_conv2d",
     "cmake_prefix_path",
     "deform_conv2d",
+    "deform_ps_roi_pool",
+    "deform_roi_pool",
     "gather_columns",
     "insert_holes",
     "nn",
     "ops",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "roi_align",
+    "roi_pool",
     "scatter_columns",
 ]

@@ -1,15 +1,21 @@
-"""Published numbers for deformable convolution, with where they come from.
+"""Published numbers for deformable convolution and RoI pooling, with where they come from.
 
 A, M: the tests of mmcv (``test_deform_conv.py``, ``test_modulated_deform_conv.py``). M's gradients
 depend on the slope taken exactly on the border: mmcv's are those of ``kink="zero"``, torchvision's
 those of ``kink="inner"``. D: the test of detectron2 (``test_deformable.py``); its second table is
 the same case under the 2017 border of the MXNet operator. O: the four node tests of ONNX
 ``DeformConv``.
+
+X1, X2, X3: the tests of mmcv (``test_roi_pool.py``, ``test_roi_align.py``,
+``test_deform_roi_pool.py``). R: detectron2 (``test_roi_align.py``). P: one box, five poolings, by
+the formulas of R-FCN's and the deformable networks' MXNet operators, by torchvision and by Caffe.
+C: what mmcv's roi_pool and Caffe's differ in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,4 +204,122 @@ GIVEN: dict[str, Given] = {
         [[33.5, 32.1], [32, 32]],
         channels=2,
     ),
+}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A map and boxes pooled by one of the public functions, with its options."""
+
+    op: str
+    input: Array
+    box: Array
+    options: dict[str, Any]
+    output: Array
+    offset: Array | None = None
+    grad_input: Array | None = None  # of the output's sum
+
+
+_X1 = _array([[1, 2], [3, 4]], 1, 1, 2, 2)
+_X2 = _array([[[1, 2], [3, 4]], [[4, 3], [2, 1]]], 1, 2, 2, 2)
+_X3 = _array([[1, 2, 5, 6], [3, 4, 7, 8], [9, 10, 13, 14], [11, 12, 15, 16]], 1, 1, 4, 4)
+_X1_BOX, _X3_BOX = _array([0, 0, 0, 1, 1], 1, 5), _array([0, 0, 0, 3, 3], 1, 5)
+_X1_MEANS, _X3_MEANS = [[1, 1.25], [1.5, 1.75]], [[1.9375, 4.75], [7.5625, 10.375]]
+_X1_GRAD = _array([[3.0625, 0.4375], [0.4375, 0.0625]], 1, 1, 2, 2)
+_X3_GRAD = _array(
+    [
+        [0.47265625, 0.4296875, 0.4296875, 0.04296875],
+        [0.4296875, 0.390625, 0.390625, 0.0390625],
+        [0.4296875, 0.390625, 0.390625, 0.0390625],
+        [0.04296875, 0.0390625, 0.0390625, 0.00390625],
+    ],
+    1, 1, 4, 4,
+)  # fmt: skip
+_ALIGNED = {"sampling_ratio": 2, "aligned": True}
+_MMCV = {"samples_per_bin": 2, "semantics": "mmcv"}
+
+
+def _case_x(op: str, name: str, options: dict[str, Any]) -> Pooled:
+    """The mean of samples of mmcv's RoIAlign, which its deform_roi_pool has in place."""
+    input, box, means, grad = {
+        "X1": (_X1, _X1_BOX, [_X1_MEANS], _X1_GRAD),
+        "X2": (_X2, _X1_BOX, [_X1_MEANS, [[4, 3.75], [3.5, 3.25]]], _X1_GRAD.repeat(2, axis=1)),
+        "X3": (_X3, _X3_BOX, [_X3_MEANS], _X3_GRAD),
+    }[name]
+    output = _array(means, 1, len(means), 2, 2)
+    return Pooled(op, input, box, options, output, grad_input=grad)
+
+
+def _case_r(aligned: bool, rows: list[float]) -> Pooled:
+    return Pooled(
+        "roi_align",
+        _array(np.arange(25), 1, 1, 5, 5),
+        _array([0, 1, 1, 3, 3], 1, 5),
+        {"output_size": 4, "aligned": aligned},
+        _array([[row, row + 0.5, row + 1, row + 1.5] for row in rows], 1, 1, 4, 4),
+    )
+
+
+_P_OFFSET = _array([[[0.5, -1], [1, 0]], [[-0.5, 0.25], [0, 2]]], 1, 2, 2, 2)
+
+
+def _case_p(op: str, output: object, moved: bool = False, **options: Any) -> Pooled:
+    channels = 1 if op == "roi_pool" else 8
+    return Pooled(
+        op,
+        _array(np.arange(288) % 37, 1, 8, 6, 6)[:, :channels],
+        _array([0, 4, 6, 33, 40], 1, 5),
+        {"spatial_scale": 1 / 8, **options},
+        _array(output, 1, 1 if op == "roi_pool" else 2, 2, 2),
+        offset=_P_OFFSET if moved else None,
+    )
+
+
+def _case_c(semantics: str, box: list[float], side: int, output: object) -> Pooled:
+    return Pooled(
+        "roi_pool",
+        _array(np.arange(64), 1, 1, 8, 8),
+        _array([0, *box], 1, 5),
+        {"output_size": side, "spatial_scale": 0.5, "semantics": semantics},
+        _array(output, 1, 1, side, side),
+    )
+
+
+POOLED: dict[str, Pooled] = {
+    "X1, roi_pool": Pooled("roi_pool", _X1, _X1_BOX, {}, _X1, grad_input=np.ones((1, 1, 2, 2))),
+    "X3, roi_pool": Pooled(
+        "roi_pool",
+        _X3,
+        _X3_BOX,
+        {},
+        _array([[4, 8], [12, 16]], 1, 1, 2, 2),
+        grad_input=_array([[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1]], 1, 1, 4, 4),
+    ),
+    **{f"{name}, roi_align": _case_x("roi_align", name, _ALIGNED) for name in ("X1", "X2", "X3")},
+    **{
+        f"{name}, deform_roi_pool": _case_x("deform_roi_pool", name, _MMCV)
+        for name in ("X1", "X2", "X3")
+    },
+    "R": _case_r(False, [7.5, 10, 12.5, 15]),
+    "R, aligned": _case_r(True, [4.5, 7, 9.5, 12]),
+    "P, rfcn": _case_p("ps_roi_pool", [[7, 8], [20, 21], [46 / 3, 49 / 3], [16, 17]]),
+    "P, torchvision": _case_p(
+        "ps_roi_pool",
+        [[10.5, 10.5], [20.5, 20.5], [6.5, 6.5], [16.5, 16.5]],
+        semantics="torchvision",
+    ),
+    "P, dcn": _case_p(
+        "deform_ps_roi_pool",
+        [[7.125, 8], [18.25, 19.125], [11.94140625, 12.81640625], [14.25, 15.125]],
+    ),
+    "P, dcn, moved": _case_p(
+        "deform_ps_roi_pool",
+        [[6, 8.28125], [18.625, 24.375], [14.86328125, 11.07421875], [14.625, 20.375]],
+        moved=True,
+    ),
+    "P, caffe": _case_p("roi_pool", [[20, 22], [32, 34]]),
+    "C, mmcv, one": _case_c("mmcv", [1, 1, 5, 5], 1, [18]),
+    "C, caffe, one": _case_c("caffe", [1, 1, 5, 5], 1, [27]),
+    "C, mmcv": _case_c("mmcv", [2, 2, 11, 11], 2, [[27, 29], [43, 45]]),
+    "C, caffe": _case_c("caffe", [2, 2, 11, 11], 2, [[27, 30], [51, 54]]),
 }

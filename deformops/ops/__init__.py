@@ -6,14 +6,32 @@ Every function is differentiable to any order, backwards and forwards, and works
 
 from torch.library import Library
 
-from deformops.ops import _columns, _convolution
+from deformops.ops import _columns, _convolution, _roi_average, _roi_maximum
 from deformops.ops.atrous_conv2d import atrous_conv2d
 from deformops.ops.deform_conv2d import deform_conv2d
+from deformops.ops.deform_ps_roi_pool import deform_ps_roi_pool
+from deformops.ops.deform_roi_pool import deform_roi_pool
 from deformops.ops.gather_columns import gather_columns
 from deformops.ops.insert_holes import insert_holes
+from deformops.ops.ps_roi_align import ps_roi_align
+from deformops.ops.ps_roi_pool import ps_roi_pool
+from deformops.ops.roi_align import roi_align
+from deformops.ops.roi_pool import roi_pool
 from deformops.ops.scatter_columns import scatter_columns
 
-__all__ = ["atrous_conv2d", "deform_conv2d", "gather_columns", "insert_holes", "scatter_columns"]
+__all__ = [
+    "atrous_conv2d",
+    "deform_conv2d",
+    "deform_ps_roi_pool",
+    "deform_roi_pool",
+    "gather_columns",
+    "insert_holes",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "roi_align",
+    "roi_pool",
+    "scatter_columns",
+]
 
 _LIBRARIES: dict[str, Library] = {}
 
@@ -27,6 +45,8 @@ def register(namespace: str) -> None:
         library = _LIBRARIES[namespace] = Library(namespace, "FRAGMENT")
         _columns.register(library)
         _convolution.register(library)
+        _roi_average.register(library)
+        _roi_maximum.register(library)
 
 
 register("deformops")

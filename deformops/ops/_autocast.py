@@ -8,7 +8,7 @@ in that type, as torch's convolutions do; where it comes in float32, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -30,7 +30,9 @@ def like_convolution(tensors: Mapping[str, Tensor], autocast: torch.dtype) -> to
     return torch.promote_types(tensors["offset"].dtype, autocast)
 
 
-def register_autocast(library: torch.library.Library, name: str, choose: Choice) -> None:
+def register_autocast(
+    library: torch.library.Library, name: str, choose: Choice, kept: Sequence[str] = ()
+) -> None:
     """Registers the rule of a raw op on CPU and CUDA.
 
     Args:
@@ -38,6 +40,7 @@ def register_autocast(library: torch.library.Library, name: str, choose: Choice)
         name: the op's name.
         choose: takes the tensors by name and autocast's type, returns the type to run in. Where a
             tensor is float64, nothing is changed; so does torch.
+        kept: tensors that keep the type they come in, and have no say.
     """
     overload = getattr(getattr(torch.ops, library.ns), name).default
     names = [argument.name for argument in overload._schema.arguments]
@@ -47,11 +50,16 @@ def register_autocast(library: torch.library.Library, name: str, choose: Choice)
 
         def kernel(*args: Any, **options: Any) -> Any:
             tensors = {
-                name: arg for name, arg in zip(names, args, strict=False) if isinstance(arg, Tensor)
+                name: arg
+                for name, arg in zip(names, args, strict=False)
+                if isinstance(arg, Tensor) and name not in kept
             }
             if all(tensor.dtype != torch.float64 for tensor in tensors.values()):
                 dtype = choose(tensors, torch.get_autocast_dtype(device))
-                args = tuple(arg.to(dtype) if isinstance(arg, Tensor) else arg for arg in args)
+                args = tuple(
+                    arg.to(dtype) if name in tensors else arg
+                    for name, arg in zip(names, args, strict=False)
+                )
             with torch._C._ExcludeDispatchKeyGuard(below):
                 return overload(*args, **options)
 

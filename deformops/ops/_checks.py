@@ -1,4 +1,4 @@
-"""What the ops of the convolution family ask of their arguments.
+"""What the ops ask of their arguments.
 
 The fake kernels make these checks, so that a mistake shows while a model is traced; the public
 functions make them when a raw op has refused its arguments, to say in Python's terms what is wrong.
@@ -7,6 +7,7 @@ A message names the op, the argument, what was expected and what came.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +27,15 @@ class Checks:
 
     Sizes may be symbolic: comparisons go through `torch._check`, which turns those that cannot be
     decided during tracing into assertions at run time.
+
+    Args:
+        op: its name.
+        **names: what messages call arguments that have another name in a public function.
     """
 
-    def __init__(self, op: str) -> None:
+    def __init__(self, op: str, **names: str) -> None:
         self.op = op
+        self.names = names
 
     def require(self, condition: Any, argument: str, expected: str, got: Any) -> None:
         """Raises ValueError unless the condition holds."""
@@ -45,6 +51,10 @@ class Checks:
         if value.dtype not in _FLOATS:
             floats = "float64, float32, float16 or bfloat16"
             raise TypeError(self._message(argument, f"a tensor of {floats}", value.dtype))
+        self.rank(argument, value, layout)
+
+    def rank(self, argument: str, value: Tensor, layout: str) -> None:
+        """A tensor with as many dimensions as `layout` has entries."""
         rank = layout.count(",") + 1
         expected = f"{rank} dimensions {layout}"
         self.require(value.dim() == rank, argument, expected, f"shape {list(value.shape)}")
@@ -56,6 +66,12 @@ class Checks:
             raise TypeError(self._message(argument, expected, value.dtype))
         self.device(argument, value, reference, other)
 
+    def dtype(self, argument: str, value: Tensor, dtype: torch.dtype, beside: str) -> None:
+        """A tensor of a type that follows from another argument's."""
+        if value.dtype != dtype:
+            expected = f"dtype {dtype} for {beside}"
+            raise TypeError(self._message(argument, expected, value.dtype))
+
     def device(self, argument: str, value: Tensor, reference: str, other: Tensor) -> None:
         """A tensor on the device of another argument."""
         expected = f"a tensor on the device of {reference}, {other.device}"
@@ -65,6 +81,22 @@ class Checks:
         """An integer."""
         if not isinstance(value, int):
             raise TypeError(self._message(argument, "an integer", repr(value)))
+
+    def number(self, argument: str, value: Any) -> None:
+        """A finite number."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(self._message(argument, "a number", repr(value)))
+        self.require(-math.inf < value < math.inf, argument, "a finite number", value)
+
+    def positive(self, argument: str, value: Any) -> None:
+        """A finite number above 0."""
+        self.number(argument, value)
+        self.require(value > 0, argument, "a positive number", value)
+
+    def sequence(self, argument: str, value: Any, expected: str) -> None:
+        """A list or tuple."""
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(self._message(argument, expected, type(value).__name__))
 
     def shape(self, argument: str, value: Tensor, shape: Sequence[Any], layout: str) -> None:
         """A tensor of exactly this shape; `layout` says in words what its numbers are."""
@@ -150,7 +182,8 @@ class Checks:
             self.shape("mask", mask, (batch, taps, *output_size), _MASK)
 
     def _message(self, argument: str, expected: str, got: Any) -> str:
-        return f"{self.op}: {argument}: expected {expected}, got {got}"
+        name = self.names.get(argument, argument)
+        return f"{self.op}: {name}: expected {expected}, got {got}"
 
 
 def count_groups(

@@ -18,12 +18,12 @@ from torch import Tensor
 from deformops.ops._autocast import register_autocast, widest
 from deformops.ops._checks import Checks, count_groups
 from deformops.ops._forms import Form, Partials, Unfold, Values, fold, register_derivatives, unfold
-from deformops.ops._sampling import Pair, SampledForm, Sampling
+from deformops.ops._sampling import Pair, Sampling, WindowForm
 from deformops.ops._switches import deterministic
 
 
 @dataclass(frozen=True)
-class ColumnsForm(SampledForm):
+class ColumnsForm(WindowForm):
     """<columns, mask * gather(input; offset)>."""
 
     slots = ("input", "columns", "mask", "offset")

@@ -18,7 +18,8 @@ from torch import Tensor
 from deformops.ops._autocast import like_convolution, register_autocast, widest
 from deformops.ops._checks import Checks, count_groups
 from deformops.ops._forms import Form, Partials, Unfold, Values, fold, register_derivatives, unfold
-from deformops.ops._sampling import SampledForm, Sampling
+from deformops.ops._layout import laid_out_like
+from deformops.ops._sampling import Sampling, WindowForm
 from deformops.ops._switches import deterministic, tf32
 
 _WEIGHT = "[O, C / groups, kH, kW]"
@@ -26,7 +27,7 @@ _BACKWARD = ("input", "offset", "weight", "mask")
 
 
 @dataclass(frozen=True)
-class ConvolutionForm(SampledForm):
+class ConvolutionForm(WindowForm):
     """<grad_output, W . (mask * gather(input; offset)) + bias>."""
 
     slots = ("grad_output", "input", "offset", "weight", "bias", "mask")
@@ -168,7 +169,7 @@ def _fake_forward(
     allow_tf32: bool = False,
 ) -> Tensor:
     shape = deform_conv2d_shape(input, offset, weight, bias, mask, Sampling(*sampling))
-    return _laid_out_like(input, shape)
+    return laid_out_like(input, shape)
 
 
 def _fake_backward(
@@ -193,17 +194,8 @@ def _fake_backward(
             expected = f"no gradient of {_BACKWARD[i]}, which is absent"
             checks.require(value is not None, "wanted", expected, wanted)
             shapes[i] = () if value is None else value.shape
-    grad_input = _laid_out_like(input, shapes[0]) if wanted[0] else input.new_empty(0)
+    grad_input = laid_out_like(input, shapes[0]) if wanted[0] else input.new_empty(0)
     return (grad_input, *map(input.new_empty, shapes[1:]))
-
-
-def _laid_out_like(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """A new map, channels_last where the input is; where both formats fit, contiguous."""
-    output = input.new_empty(shape)
-    channels_last = input.is_contiguous(memory_format=torch.channels_last)
-    if channels_last and not input.is_contiguous():
-        return output.to(memory_format=torch.channels_last)
-    return output
 
 
 def register(library: torch.library.Library) -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import torch
@@ -136,7 +137,11 @@ def hessian_product(
 
 
 def register_derivatives(
-    library: torch.library.Library, name: str, form: type[Form], results: Sequence[str]
+    library: torch.library.Library,
+    name: str,
+    form: type[Form],
+    results: Sequence[str],
+    found: str | None = None,
 ) -> None:
     """Gives a raw op its derivatives of every order and its vmap rule.
 
@@ -146,8 +151,13 @@ def register_derivatives(
         form: the class of the form that the op differentiates.
         results: the slots with respect to which it does, one for each tensor it returns. If the
             schema has an argument `wanted`, it holds a flag for each of them.
+        found: a slot of the form that the op has no argument for, but finds out itself and returns
+            behind the `results`: the op is a derivative of the form at that value. It is no number
+            to differentiate (the index of a maximum). The schema has a flag `want_<found>`; a call
+            without it returns an empty tensor there, and the derivatives, if there are to be any,
+            ask for the value themselves.
     """
-    op = RawOp(getattr(getattr(torch.ops, library.ns), name).default, form, results)
+    op = RawOp(getattr(getattr(torch.ops, library.ns), name).default, form, results, found)
     library.impl(name, op.autograd, "Autograd", with_keyset=True)
     torch.library.register_vmap(f"{library.ns}::{name}", op.vmap, lib=library)
 
@@ -155,19 +165,26 @@ def register_derivatives(
 class RawOp:
     """A raw op seen as derivatives of a form with respect to the slots in `results`."""
 
-    def __init__(self, overload: Any, form: type[Form], results: Sequence[str]) -> None:
+    def __init__(
+        self, overload: Any, form: type[Form], results: Sequence[str], found: str | None = None
+    ) -> None:
         self.overload = overload
         self.form = form
         self.results = tuple(results)
+        self.found = found
         schema = overload._schema.arguments
         self.arguments = tuple(argument.name for argument in schema if not argument.kwarg_only)
         self.namespace = getattr(torch.ops, overload.namespace)
 
-    def read(self, args: Sequence[Any]) -> tuple[Form, Values, list[str]]:
+    def read(
+        self, args: Sequence[Any], found: Tensor | None = None
+    ) -> tuple[Form, Values, list[str]]:
         """The form, its values and the results that are wanted, from the op's arguments."""
         arguments = dict(zip(self.arguments, args, strict=True))
         form = self.form.read(self.namespace, arguments)
         values = {slot: arguments.get(slot) for slot in form.slots}
+        if self.found is not None:
+            values[self.found] = found
         return form, values, self.wanted(arguments)
 
     def wanted(self, arguments: Mapping[str, Any]) -> list[str]:
@@ -175,8 +192,21 @@ class RawOp:
         flags = arguments.get("wanted", [True] * len(self.results))
         return [slot for slot, flag in zip(self.results, flags, strict=True) if flag]
 
+    def wants_found(self, options: Mapping[str, Any]) -> bool:
+        """Whether a call with these options asks for what the op finds."""
+        return self.found is not None and options.get(f"want_{self.found}", True)
+
     def autograd(self, keyset: Any, *args: Any, **options: Any) -> Any:
         """The kernel at the Autograd key."""
+        if self.found is None or self.wants_found(options) or not _is_differentiated(args):
+            return self._differentiable(keyset, options, args)
+        *results, found = self._differentiable(
+            keyset, {**options, f"want_{self.found}": True}, args
+        )
+        return (*results, found.new_empty(0))
+
+    def _differentiable(self, keyset: Any, options: dict[str, Any], args: Sequence[Any]) -> Any:
+        """The op with its derivatives."""
         if not torch._C._are_functorch_transforms_active():
             return _Derivatives.apply(self, keyset, options, *args)
         with enable_single_level_autograd_function():
@@ -188,7 +218,7 @@ class RawOp:
             keyset &= torch._C._after_autograd_keyset
             return self.overload.redispatch(keyset, *args, **options)
 
-    def vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any, **_: Any) -> Any:
+    def vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any, **options: Any) -> Any:
         """The rule at the FuncTorchBatched key."""
         arguments = dict(zip(self.arguments, args, strict=True))
         dims = dict(zip(self.arguments, in_dims, strict=True))
@@ -196,17 +226,34 @@ class RawOp:
         for slot in batched:
             arguments[slot] = arguments[slot].movedim(dims[slot], 0)
         form, values, wanted = self.read(tuple(arguments.values()))
+        if self.found is not None and self.wants_found(options):
+            wanted.append(self.found)
         form, values, unfold = form.fold(info.batch_size, values, batched, wanted)
         partials = form.partials(values, wanted)
-        if len(self.results) == 1:
-            (slot,) = self.results
+        slots = self.results if self.found is None else (*self.results, self.found)
+        if len(slots) == 1:
+            (slot,) = slots
             return unfold(slot, partials[slot]), 0
         like = next(tensor for tensor in values.values() if tensor is not None)
         results = tuple(
-            unfold(slot, partials[slot]) if slot in wanted else like.new_empty(0)
-            for slot in self.results
+            unfold(slot, partials[slot])
+            if slot in wanted
+            else partials[slot]
+            if slot in partials
+            else like.new_empty(0)
+            for slot in slots
         )
-        return results, tuple(0 if slot in wanted else None for slot in self.results)
+        return results, tuple(0 if slot in wanted else None for slot in slots)
+
+
+def _is_differentiated(args: Sequence[Any]) -> bool:
+    """Whether a tensor asks for gradients, or has a tangent, at this level of torch.func."""
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor, level=0).tangent is not None for tensor in tensors
+    )
 
 
 class _Derivatives(_SingleLevelFunction):
@@ -219,12 +266,6 @@ class _Derivatives(_SingleLevelFunction):
 
     @staticmethod
     def forward(ctx: Any, op: RawOp, keyset: Any, options: dict[str, Any], *args: Any) -> Any:
-        tensors = [arg if isinstance(arg, Tensor) else None for arg in args]
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
-        ctx.op = op
-        ctx.constants = [None if isinstance(arg, Tensor) else arg for arg in args]
-        ctx.set_materialize_grads(False)
         if torch._C._are_functorch_transforms_active():
             # Derivatives are off in here, but only for this level: those below take theirs.
             with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
@@ -232,20 +273,27 @@ class _Derivatives(_SingleLevelFunction):
         else:
             result = op.below_autograd(keyset, args, options)
         results = (result,) if isinstance(result, Tensor) else result
-        ctx.shapes = [tensor.shape for tensor in results]
+        tensors = [arg if isinstance(arg, Tensor) else None for arg in args]
+        tensors.append(results[-1] if op.found is not None else None)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.op = op
+        ctx.constants = [None if isinstance(arg, Tensor) else arg for arg in args]
+        ctx.set_materialize_grads(False)
+        ctx.results = [(tensor.shape, tensor.dtype) for tensor in results]
         if len(results) > 1:
             wanted = op.wanted(dict(zip(op.arguments, args, strict=True)))
-            named = zip(op.results, results, strict=True)
+            named = zip_longest(op.results, results)
             ctx.mark_non_differentiable(*(tensor for slot, tensor in named if slot not in wanted))
         return result
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         op: RawOp = ctx.op
-        form, values, results = op.read(_saved(ctx))
+        form, values, results = op.read(*_saved(ctx))
         directions = {
             slot: cotangent
-            for slot, cotangent in zip(op.results, cotangents, strict=True)
+            for slot, cotangent in zip(op.results, cotangents, strict=False)
             if slot in results
         }
         needed = ctx.needs_input_grad[-len(op.arguments) :]
@@ -259,26 +307,31 @@ class _Derivatives(_SingleLevelFunction):
         # Level 0 is the only one torch has within a level of torch.func. The saved tensors carry
         # their tangents of this level, which the ops called here must not see again; those of the
         # levels below they must.
+        args, found = _saved(ctx)
         primals = (
             forward_ad.unpack_dual(arg, level=0).primal if isinstance(arg, Tensor) else arg
-            for arg in _saved(ctx)
+            for arg in args
         )
         with forward_ad._set_fwd_grad_enabled(True):
-            form, values, results = op.read(tuple(primals))
+            form, values, results = op.read(tuple(primals), found)
             tangents = dict(zip(op.arguments, given[-len(op.arguments) :], strict=True))
             directions = {slot: tangents.get(slot) for slot in form.slots}
             changes = hessian_product(form, values, directions, results)
         like = next(tangent for tangent in directions.values() if tangent is not None)
-        for slot, shape in zip(op.results, ctx.shapes, strict=True):
+        for slot, (shape, dtype) in zip(op.results, ctx.results, strict=False):
             if slot in results and slot not in changes:
-                changes[slot] = like.new_zeros(shape)
+                changes[slot] = like.new_zeros(shape, dtype=dtype)
         result = tuple(changes.get(slot) for slot in op.results)
+        if op.found is not None:
+            return (*result, None)
         return result if len(result) > 1 else result[0]
 
 
-def _saved(ctx: Any) -> tuple[Any, ...]:
-    """The arguments of the call, tensors and constants."""
-    return tuple(
+def _saved(ctx: Any) -> tuple[tuple[Any, ...], Tensor | None]:
+    """The arguments of the call, tensors and constants, and what the op has found."""
+    *tensors, found = ctx.saved_tensors
+    args = tuple(
         constant if tensor is None else tensor
-        for tensor, constant in zip(ctx.saved_tensors, ctx.constants, strict=True)
+        for tensor, constant in zip(tensors, ctx.constants, strict=True)
     )
+    return args, found

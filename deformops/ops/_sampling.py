@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -46,22 +47,35 @@ class Sampling(NamedTuple):
 
         None where that is zero: the hat function is piecewise linear.
         """
-        if self.order[axis] == 1:
-            return None
-        height, width = self.order
-        return self._replace(order=(1, width) if axis == 0 else (height, 1))
+        order = raise_order(self.order, axis)
+        return None if order is None else self._replace(order=order)
+
+
+def raise_order(order: Pair, axis: int) -> Pair | None:
+    """One order of the hat function more on an axis, or None where that makes zero."""
+    if order[axis] == 1:
+        return None
+    return (1, order[1]) if axis == 0 else (order[0], 1)
 
 
 @dataclass(frozen=True)
 class SampledForm(Form):
-    """A form that reads `input` at points that `offset` moves and `mask` weighs.
+    """A form that reads `input` at points that `offset` moves and that another slot weighs.
 
-    It is linear in all but the offset. Its derivative with respect to an offset is the mask times
-    the derivative with respect to the mask, one order of the hat function higher on that axis.
+    It is linear in all but the offset. Its derivative with respect to an offset is the weight times
+    the derivative with respect to the weight, one order of the hat function higher on that axis.
     """
 
+    weight: ClassVar[str]
+    """The slot with a weight for every point; absent, they are 1."""
+
     ops: Any
-    sampling: Sampling
+    sampling: Any
+    """Where and how points are read; its method `raised(axis)` is as that of `Sampling`."""
+
+    @abstractmethod
+    def speed(self, direction: Tensor, axis: int, values: Values) -> Tensor:
+        """How far each point moves on an axis (0: y, 1: x) as the offset does, as weights."""
 
     def along(
         self, slot: str, direction: Tensor, values: Values, wanted: Sequence[str]
@@ -70,17 +84,30 @@ class SampledForm(Form):
         if slot != "offset":
             yield from super().along(slot, direction, values, wanted)
             return
-        mask = values["mask"]
+        weight = values[self.weight]
         for axis in (0, 1):
             sampling = self.sampling.raised(axis)
             if sampling is None:
                 continue
-            speed = direction[:, axis::2]
-            moving = {**values, "mask": speed if mask is None else mask * speed}
+            speed = self.speed(direction, axis, values)
+            moving = {**values, self.weight: speed if weight is None else weight * speed}
             term = replace(self, sampling=sampling).partials(moving, wanted)
-            if "mask" in term:
-                term["mask"] = term["mask"] * speed
+            if self.weight in term:
+                term[self.weight] = term[self.weight] * speed
             yield term
+
+
+@dataclass(frozen=True)
+class WindowForm(SampledForm):
+    """A form whose points are the taps of a window, weighed by a mask."""
+
+    weight = "mask"
+
+    sampling: Sampling
+
+    def speed(self, direction: Tensor, axis: int, values: Values) -> Tensor:
+        """A tap moves as its offset does."""
+        return direction[:, axis::2]
 
 
 def pair(name: str, value: int | tuple[int, int] | list[int]) -> Pair:

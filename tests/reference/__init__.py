@@ -19,16 +19,30 @@ from tests.reference.convolution import (
     insert_holes,
 )
 from tests.reference.interpolation import axis_weights
+from tests.reference.roi_pooling import (
+    Pooling,
+    gather_maxima,
+    roi_average,
+    roi_average_backward,
+    roi_pool,
+    scatter_maxima,
+)
 
 __all__ = [
     "Geometry",
+    "Pooling",
     "atrous_conv2d",
     "axis_weights",
     "contract_columns",
     "deform_conv2d",
     "deform_conv2d_backward",
     "gather_columns",
+    "gather_maxima",
     "insert_holes",
     "output_size",
+    "roi_average",
+    "roi_average_backward",
+    "roi_pool",
     "scatter_columns",
+    "scatter_maxima",
 ]
