@@ -277,6 +277,20 @@ def test_repr_says_what_is_not_default(name: str) -> None:
     assert f"{other}={value!r}" in repr(LAYERS[name](**{other: value}))
 
 
+@pytest.mark.parametrize("pack", PACKS)
+def test_packs_start_the_same_when_reset_child_by_child(pack: Any) -> None:
+    """As frameworks do that build on the meta device: every module is reset by itself."""
+    layer = pack(4, 6, 3, device="meta").to_empty(device="cpu")
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, 5.0)
+    for module in layer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert layer.weight.std() > 0.01
+    assert layer.conv_offset.weight.count_nonzero() == 0
+    assert layer.conv_offset.bias.count_nonzero() == 0
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_reset_parameters_starts_anew(name: str) -> None:
     torch.manual_seed(5)

@@ -122,6 +122,15 @@ class DeformConv2d(nn.Module):
         return text if self.bias is not None else f"{text}, bias=False"
 
 
+class _ZeroConv2d(nn.Conv2d):
+    """A convolution that starts at zero, whoever resets it: its layer or a framework, by itself."""
+
+    def reset_parameters(self) -> None:
+        """Fills all parameters with zeros."""
+        for parameter in self.parameters(recurse=False):
+            nn.init.zeros_(parameter)
+
+
 class _PredictingDeformConv2d(DeformConv2d):
     """A deformable convolution whose own convolution `conv_offset` predicts what moves its taps.
 
@@ -170,7 +179,7 @@ class _PredictingDeformConv2d(DeformConv2d):
                 f"{in_channels}, got {offset_groups}"
             )
         self.offset_groups = offset_groups
-        self.conv_offset = nn.Conv2d(
+        self.conv_offset = _ZeroConv2d(
             in_channels,
             self.per_tap * offset_groups * self.kernel_size[0] * self.kernel_size[1],
             self.kernel_size,
@@ -180,18 +189,12 @@ class _PredictingDeformConv2d(DeformConv2d):
             device=device,
             dtype=dtype,
         )
-        self._start_plain()
 
     def reset_parameters(self) -> None:
         """Initialises the kernel as `torch.nn.Conv2d` does, the predicting one with zeros."""
         super().reset_parameters()
         if hasattr(self, "conv_offset"):
-            self._start_plain()
-
-    def _start_plain(self) -> None:
-        nn.init.zeros_(self.conv_offset.weight)
-        if self.conv_offset.bias is not None:
-            nn.init.zeros_(self.conv_offset.bias)
+            self.conv_offset.reset_parameters()
 
     def extra_repr(self) -> str:
         """What the constructor was told, where it is not the default."""
