@@ -108,6 +108,7 @@ class EveryKernel:
     def __init__(self) -> None:
         self.missing: list[str] = []
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker of pytest-xdist is done."""
         launched.update(getattr(node, "workeroutput", {}).get("launched", ()))
