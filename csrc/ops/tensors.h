@@ -99,23 +99,46 @@ inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes,
       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
+// Small requests share a block, because on a small input a call of the allocator costs as much as a
+// kernel. On the simulated device, which watches borders, each has its own.
 class TensorScratch final : public Scratch {
  public:
   explicit TensorScratch(const Tensor& like) : device_(like.device()) {}
 
   void* allocate(size_t bytes) override {
-    blocks_.push_back(torch::stable::empty({static_cast<int64_t>(bytes)}, ScalarType::Byte,
-                                           std::nullopt, device_));
-    void* const data = blocks_.back().mutable_data_ptr();
 #if defined(DEFORMOPS_SIMULATED)
+    char* const data = new_block(bytes);
     simulation::register_memory(data, bytes, simulation::Memory::kUninitialized, "scratch");
-#endif
     return data;
+#else
+    const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (size > kBlockBytes / 2) return new_block(bytes);
+    if (size > free_bytes_) {
+      free_ = new_block(kBlockBytes);
+      free_bytes_ = kBlockBytes;
+    }
+    char* const data = free_;
+    free_ += size;
+    free_bytes_ -= size;
+    return data;
+#endif
   }
 
  private:
+  char* new_block(size_t bytes) {
+    blocks_.push_back(torch::stable::empty({static_cast<int64_t>(bytes)}, ScalarType::Byte,
+                                           std::nullopt, device_));
+    return static_cast<char*>(blocks_.back().mutable_data_ptr());
+  }
+
   torch::stable::Device device_;
   std::vector<Tensor> blocks_;
+#if !defined(DEFORMOPS_SIMULATED)
+  static constexpr size_t kAlignment = 64;
+  static constexpr size_t kBlockBytes = size_t{112} << 10;  // what malloc keeps when it is freed
+  char* free_ = nullptr;
+  size_t free_bytes_ = 0;
+#endif
 };
 
 // One call of an op's kernels: its scratch memory, and on a GPU its device and stream. On the
