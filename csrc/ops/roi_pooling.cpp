@@ -84,6 +84,8 @@ class Bins {
   // [N, C' * groups, H, W].
   void set_input_size(const std::vector<int64_t>& size) {
     size_ = size;
+    check_.require(size[0] > 0 || count() == 0, "boxes",
+                   "expected none, since there are 0 images, ", "got ", count());
     const int64_t groups = groups_[0] * groups_[1];
     check_.require(size[1] % groups == 0, "input",
                    "expected a number of channels that is a multiple of the ", groups,
@@ -94,6 +96,8 @@ class Bins {
   void set_offset(const OptionalTensor& offset, double offset_scale, const Tensor& input) {
     offset_scale_ = offset_scale;
     if (!offset) return;
+    check_.require(std::isfinite(offset_scale), "offset_scale", "expected a finite number, got ",
+                   offset_scale);
     check_.require(convention_.points != RoiPoints::kPixels, "offset",
                    "expected none, since these bins are made of pixels");
     check_.rank(*offset, "offset", 4, "[K, 2 * classes, part_y, part_x]");

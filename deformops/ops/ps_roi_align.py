@@ -21,7 +21,8 @@ def ps_roi_align(
 
     Bins and samples are those of `deformops.roi_align` with aligned=True. Output channel c of bin
     (i, j) of P_y x P_x reads input channel (c * P_y + i) * P_x + j. These are the numbers of
-    `torchvision.ops.ps_roi_align`.
+    `torchvision.ops.ps_roi_align`, but for boxes without samples: their bins are 0 (torchvision:
+    NaN).
 
     Args:
         input: [N, C * P_y * P_x, H, W].
