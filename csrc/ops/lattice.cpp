@@ -1,6 +1,9 @@
 #include "ops/lattice.h"
 
+#include <algorithm>
+
 #include "kernels/lattice.h"
+#include "kernels/mean_field.h"
 #include "ops/checks.h"
 
 namespace deformops {
@@ -203,6 +206,87 @@ Tensor lattice_weights_backward(Tensor grad_weight, Tensor features) {
   return grad_features;
 }
 
+namespace {
+
+// A compatibility of any kind as a matrix [1, 1], [1, L] or [L, L].
+template <class T>
+View<const T, 2> compatibility_view(const Tensor& compatibility) {
+  View<const T, 2> result;
+  if (compatibility.dim() == 2) return view<const T, 2>(compatibility);
+  if (compatibility.dim() == 1) {
+    const auto vector = view<const T, 1>(compatibility);
+    return {vector.data, {1, vector.sizes[0]}, {0, vector.strides[0]}};
+  }
+  return {view<const T, 0>(compatibility).data, {1, 1}, {0, 0}};
+}
+
+}  // namespace
+
+template <class Device>
+Tensor mean_field(Tensor unary, std::vector<Tensor> splat_weight, std::vector<Tensor> slice_weight,
+                  std::vector<Tensor> vertex, std::vector<Tensor> start, std::vector<Tensor> entry,
+                  std::vector<Tensor> neighbor, std::vector<Tensor> compatibility,
+                  std::vector<Tensor> self_weight, OptionalTensor initial, int64_t iterations) {
+  const Checker check("mean_field");
+  check.rank(unary, "unary", 3, "[N, L, M]");
+  check_real(check, unary, "unary");
+  check.require(iterations >= 0, "iterations", "expected 0 or more, got ", iterations);
+  if (initial) {
+    check.same_kind(*initial, "initial", unary, "unary");
+    check.shape(*initial, "initial", shape_of(unary), "[N, L, M]");
+  }
+  const size_t count = vertex.size();
+  const auto one_each = [&](const std::vector<Tensor>& list, const char* argument) {
+    check.require(list.size() == count, argument, "expected a tensor for each of the ", count,
+                  " kernels, got ", list.size());
+  };
+  one_each(splat_weight, "splat_weight");
+  one_each(slice_weight, "slice_weight");
+  one_each(start, "start");
+  one_each(entry, "entry");
+  one_each(neighbor, "neighbor");
+  one_each(compatibility, "compatibility");
+  if (!self_weight.empty()) one_each(self_weight, "self_weight");
+
+  const int64_t labels = unary.size(1), points = unary.size(0) * unary.size(2);
+  std::vector<BuiltLattice> lattices;
+  for (size_t k = 0; k < count; ++k) {
+    const BuiltLattice& lattice =
+        lattices.emplace_back(check, vertex[k], start[k], entry[k], neighbor[k], unary);
+    check.require(vertex[k].size(0) == points, "vertex", "expected a row for each of the ", points,
+                  " points of unary, got shape ", to_string(shape_of(vertex[k])));
+    lattice.check_weight(check, splat_weight[k], "splat_weight", unary);
+    lattice.check_weight(check, slice_weight[k], "slice_weight", unary);
+    check.same_kind(compatibility[k], "compatibility", unary, "unary");
+    const std::vector<int64_t> shape(
+        static_cast<size_t>(std::min<int64_t>(compatibility[k].dim(), 2)), labels);
+    check.shape(compatibility[k], "compatibility", shape, "[], [L] or [L, L]");
+    if (self_weight.empty()) continue;
+    check.same_kind(self_weight[k], "self_weight", unary, "unary");
+    check.shape(self_weight[k], "self_weight", {points}, "[P]");
+  }
+
+  Tensor result = new_tensor(unary, shape_of(unary));
+  if (result.numel() == 0) return result;
+  Call call(check.op(), unary);
+  dispatch_real(unary.scalar_type(), [&]<class T>(Type<T>) {
+    std::vector<MessageKernel<T>> kernels(count);
+    for (size_t k = 0; k < count; ++k) {
+      kernels[k] = {lattices[k].views(),
+                    view<const T, 2>(splat_weight[k]),
+                    view<const T, 2>(slice_weight[k]),
+                    static_cast<Compatibility>(compatibility[k].dim()),
+                    compatibility_view<T>(compatibility[k]),
+                    {}};
+      if (!self_weight.empty()) kernels[k].self_weight = view<const T, 1>(self_weight[k]);
+    }
+    DEFORMOPS_RUN(Device, mean_field<T>(call.context(true), kernels.data(),
+                                        static_cast<int64_t>(count), view<const T, 3>(unary),
+                                        view<const T, 3>(initial), iterations, view<T, 3>(result)));
+  });
+  return result;
+}
+
 // The CUDA kernels do not exist yet.
 #define DEFORMOPS_INSTANTIATE(Device)                                                              \
   template std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lattice_build<Device>(Tensor);       \
@@ -211,7 +295,11 @@ Tensor lattice_weights_backward(Tensor grad_weight, Tensor features) {
   template Tensor lattice_contract<Device>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, \
                                            bool);                                                  \
   template Tensor lattice_weights_forward<Device>(Tensor, Tensor);                                 \
-  template Tensor lattice_weights_backward<Device>(Tensor, Tensor)
+  template Tensor lattice_weights_backward<Device>(Tensor, Tensor);                                \
+  template Tensor mean_field<Device>(                                                              \
+      Tensor, std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>,  \
+      std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>,          \
+      OptionalTensor, int64_t)
 
 #if !defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CpuKernels);

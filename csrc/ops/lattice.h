@@ -26,4 +26,10 @@ Tensor lattice_weights_forward(Tensor tangent, Tensor features);
 template <class Device>
 Tensor lattice_weights_backward(Tensor grad_weight, Tensor features);
 
+template <class Device>
+Tensor mean_field(Tensor unary, std::vector<Tensor> splat_weight, std::vector<Tensor> slice_weight,
+                  std::vector<Tensor> vertex, std::vector<Tensor> start, std::vector<Tensor> entry,
+                  std::vector<Tensor> neighbor, std::vector<Tensor> compatibility,
+                  std::vector<Tensor> self_weight, OptionalTensor initial, int64_t iterations);
+
 }  // namespace deformops

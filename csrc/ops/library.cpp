@@ -9,7 +9,7 @@
 //
 // For the permutohedral lattice: P = N * M points with features [N, M, d], corners [P, d + 1] of
 // their simplices, V vertices, values [P, L]; start [V + 1], entry [P * (d + 1)] and neighbor
-// [d + 1, V, 2] as in kernels/lattice.h.
+// [d + 1, V, 2] as in kernels/lattice.h. For the dense CRF: unary and initial [N, L, M].
 //
 // The simulated device registers the same ops, with the CUDA kernels behind them, for CPU tensors
 // in a namespace of its own.
@@ -85,6 +85,10 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
         DEFORMOPS_LATTICE ") -> Tensor");
   m.def("lattice_weights_forward(Tensor tangent, Tensor features) -> Tensor");
   m.def("lattice_weights_backward(Tensor grad_weight, Tensor features) -> Tensor");
+  m.def(
+      "mean_field(Tensor unary, Tensor[] splat_weight, Tensor[] slice_weight, Tensor[] vertex, "
+      "Tensor[] start, Tensor[] entry, Tensor[] neighbor, Tensor[] compatibility, "
+      "Tensor[] self_weight, Tensor? initial, int iterations) -> Tensor");
 }
 
 #define DEFORMOPS_REGISTER(m, Device)                                                     \
@@ -108,7 +112,8 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.impl("lattice_weights_forward",                                                       \
          TORCH_BOX(&deformops::lattice_weights_forward<deformops::Device>));              \
   m.impl("lattice_weights_backward",                                                      \
-         TORCH_BOX(&deformops::lattice_weights_backward<deformops::Device>))
+         TORCH_BOX(&deformops::lattice_weights_backward<deformops::Device>));             \
+  m.impl("mean_field", TORCH_BOX(&deformops::mean_field<deformops::Device>))
 
 #if defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) { DEFORMOPS_REGISTER(m, CudaKernels); }

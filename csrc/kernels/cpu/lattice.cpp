@@ -1,7 +1,9 @@
-// The entries of kernels/lattice.h: the kernels of the instruction set that this machine runs.
+// The entries of kernels/lattice.h and mean_field.h: the kernels of the instruction set that this
+// machine runs.
 #include "kernels/lattice.h"
 
 #include "kernels/cpu/lattice_isa.h"
+#include "kernels/mean_field.h"
 
 namespace deformops::cpu {
 
@@ -65,18 +67,27 @@ void lattice_weights_backward(const Context& context, View<const T, 2> grad_weig
   DEFORMOPS_RUN_CHOSEN(lattice_weights_backward(context, grad_weight, features, grad_features));
 }
 
-#define DEFORMOPS_INSTANTIATE(T)                                                                \
-  template void lattice_extent<T>(const Context&, View<const T, 3>, LatticeExtent&);            \
-  template void lattice_sort<T>(const Context&, const KeyLayout&, View<const T, 3>, View<T, 2>, \
-                                View<int32_t, 2>, View<int32_t, 1>, SortedCorners&);            \
-  template void lattice_filter<T>(const Context&, const Lattice&, bool, View<const T, 2>,       \
-                                  View<const T, 2>, View<const T, 2>, View<T, 2>);              \
-  template void lattice_contract<T>(const Context&, const Lattice&, bool, View<const T, 2>,     \
-                                    View<const T, 2>, View<const T, 2>, View<T, 2>);            \
-  template void lattice_weights_forward<T>(const Context&, View<const T, 3>, View<const T, 3>,  \
-                                           View<T, 2>);                                         \
-  template void lattice_weights_backward<T>(const Context&, View<const T, 2>, View<const T, 3>, \
-                                            View<T, 3>);
+template <class T>
+void mean_field(const Context& context, const MessageKernel<T>* kernels, int64_t count,
+                View<const T, 3> unary, View<const T, 3> initial, int64_t iterations,
+                View<T, 3> result) {
+  DEFORMOPS_RUN_CHOSEN(mean_field(context, kernels, count, unary, initial, iterations, result));
+}
+
+#define DEFORMOPS_INSTANTIATE(T)                                                                  \
+  template void lattice_extent<T>(const Context&, View<const T, 3>, LatticeExtent&);              \
+  template void lattice_sort<T>(const Context&, const KeyLayout&, View<const T, 3>, View<T, 2>,   \
+                                View<int32_t, 2>, View<int32_t, 1>, SortedCorners&);              \
+  template void lattice_filter<T>(const Context&, const Lattice&, bool, View<const T, 2>,         \
+                                  View<const T, 2>, View<const T, 2>, View<T, 2>);                \
+  template void lattice_contract<T>(const Context&, const Lattice&, bool, View<const T, 2>,       \
+                                    View<const T, 2>, View<const T, 2>, View<T, 2>);              \
+  template void lattice_weights_forward<T>(const Context&, View<const T, 3>, View<const T, 3>,    \
+                                           View<T, 2>);                                           \
+  template void lattice_weights_backward<T>(const Context&, View<const T, 2>, View<const T, 3>,   \
+                                            View<T, 3>);                                          \
+  template void mean_field<T>(const Context&, const MessageKernel<T>*, int64_t, View<const T, 3>, \
+                              View<const T, 3>, int64_t, View<T, 3>);
 DEFORMOPS_INSTANTIATE(double)
 DEFORMOPS_INSTANTIATE(float)
 #undef DEFORMOPS_INSTANTIATE

@@ -1,90 +1,69 @@
-// Splat, blur and slice, for a block of channels at a time, so that memory does not grow with their
-// number: two rows of a block for each vertex.
+// Splat, blur and slice, for a block of channels at a time: memory does not grow with their number.
+//
+// Scratch: two rows of kMaxWidth channels at most for each vertex, and for each point if the
+// values are not dense in their channels.
+#include "kernels/cpu/lattice_blur.h"
 #include "kernels/cpu/lattice_isa.h"
-#include "kernels/cpu/tasks.h"
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 namespace {
 
-constexpr int64_t kRowsOfTask = 4096;
-constexpr int64_t kMaxChannels = 64;  // of a block
-
-template <class Body>
-void for_each_range(const Team& team, int64_t size, const Body& body) {
-  team.for_each(divide_up(size, kRowsOfTask), [&](int64_t task, int64_t) {
-    body(task * kRowsOfTask, smaller(size, (task + 1) * kRowsOfTask));
-  });
-}
-
-// Rows of channels [first, first + width) for each vertex.
-template <class T>
-class Blur {
+// Splats and blurs blocks of kWidth channels of `values`.
+template <class T, int kWidth>
+class BlurredValues {
  public:
-  Blur(const Context& context, const Lattice& lattice, int64_t channels)
-      : lattice_(lattice),
-        vertices_(lattice.start.sizes[0] - 1),
-        axes_(lattice.neighbor.sizes[0]),
-        channels_(smaller(channels, kMaxChannels)),
-        team_((vertices_ * axes_ + lattice.entry.sizes[0]) * channels_),
-        rows_(allocate<T>(context, vertices_ * channels_)),
-        other_(allocate<T>(context, vertices_ * channels_)) {}
+  BlurredValues(const Context& context, const Team& team, const Lattice& lattice, bool reverse,
+                const View<const T, 2>& values, Behind behind, const View<const T, 2>& weight)
+      : team_(team),
+        lattice_(lattice),
+        weight_(weight),
+        values_(context, values, behind),
+        rows_(context, lattice, reverse),
+        waves_(context, lattice, reverse, kWidth * sizeof(T),
+               team.workers(lattice.entry.sizes[0])) {}
 
-  int64_t block() const { return channels_; }
-  const Team& team() const { return team_; }
-  const T* row(int64_t v) const { return rows_ + v * channels_; }
-
-  void run(const View<const T, 2>& values, const View<const T, 2>& weight, bool reverse,
-           int64_t first, int64_t width) {
-    splat(values, weight, first, width);
-    for (int64_t axis = 0; axis < axes_; ++axis) blur(reverse ? axes_ - 1 - axis : axis, width);
-    const T scale = blur_scale<T>(static_cast<int>(axes_) - 1);
-    for_each_range(team_, vertices_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin * channels_; i < end * channels_; ++i) rows_[i] *= scale;
+  // The rows of all vertices, without the scale of the blur.
+  const T* run(int64_t first) {
+    values_.open(team_, first);
+    waves_.begin_sweep();
+    team_.for_each(waves_.tasks(), [&](int64_t task, int64_t) {
+      waves_.run(task, [&](int64_t stage, int64_t begin, int64_t end) {
+        rows_.run(stage, begin, end, [&](int64_t, int64_t, T* rows) { splat(begin, end, rows); });
+      });
     });
+    return rows_.blurred();
   }
 
  private:
-  void splat(const View<const T, 2>& values, const View<const T, 2>& weight, int64_t first,
-             int64_t width) {
-    for_each_range(team_, vertices_, [&](int64_t begin, int64_t end) {
-      memset(rows_ + begin * channels_, 0,
-             static_cast<size_t>((end - begin) * channels_) * sizeof(T));
-      for (int64_t v = begin; v < end; ++v) {
-        T* const row = rows_ + v * channels_;
-        for (int64_t i = lattice_.start(v); i < lattice_.start(v + 1); ++i) {
-          const int64_t corner = lattice_.entry(i), p = corner / axes_;
-          const T w = weight(p, corner % axes_);
-          for (int64_t c = 0; c < width; ++c) row[c] += w * values(p, first + c);
-        }
+  DEFORMOPS_INLINE void splat(int64_t begin, int64_t end, T* rows) const {
+    const int64_t corners = lattice_.vertex.sizes[1], last = lattice_.entry.sizes[0] - 1;
+    const int32_t* const entry = lattice_.entry.data;
+    const int32_t* const start = lattice_.start.data;
+    const CornerToPoint point_of(corners);
+    for (int64_t v = begin; v < end; ++v) {
+      Row<T, kWidth> sum = {};
+      for (int64_t i = start[v]; i < start[v + 1]; ++i) {
+        prefetch<kWidth * sizeof(T)>(values_[point_of(entry[smaller(i + kEntriesAhead, last)])]);
+        const int64_t p = point_of(entry[i]);
+        sum.add_product(weight_(p, entry[i] - p * corners), Row<T, kWidth>::load(values_[p]));
       }
-    });
+      sum.store(rows + v * kWidth);
+    }
   }
 
-  void blur(int64_t axis, int64_t width) {
-    for_each_range(team_, vertices_, [&](int64_t begin, int64_t end) {
-      for (int64_t v = begin; v < end; ++v) {
-        const T* const from = rows_ + v * channels_;
-        T* const to = other_ + v * channels_;
-        memcpy(to, from, static_cast<size_t>(channels_) * sizeof(T));
-        for (int side = 0; side < 2; ++side) {
-          const int64_t n = lattice_.neighbor(axis, v, side);
-          if (n < 0) continue;
-          const T* const near = rows_ + n * channels_;
-          for (int64_t c = 0; c < width; ++c) to[c] += T(0.5) * near[c];
-        }
-      }
-    });
-    T* const blurred = other_;
-    other_ = rows_;
-    rows_ = blurred;
-  }
-
+  const Team& team_;
   const Lattice& lattice_;
-  int64_t vertices_, axes_, channels_;
-  Team team_;
-  T* rows_;
-  T* other_;
+  View<const T, 2> weight_;
+  PointRows<T, kWidth> values_;
+  VertexRows<T, kWidth> rows_;
+  Waves waves_;
 };
+
+Team team_for(const Lattice& lattice, int64_t channels) {
+  const int64_t accesses =
+      2 * lattice.entry.sizes[0] + 3 * lattice.neighbor.sizes[0] * lattice.neighbor.sizes[1];
+  return Team(accesses * divide_up(channels, 16));
+}
 
 }  // namespace
 
@@ -92,47 +71,61 @@ template <class T>
 void lattice_filter(const Context& context, const Lattice& lattice, bool reverse,
                     View<const T, 2> values, View<const T, 2> splat_weight,
                     View<const T, 2> slice_weight, View<T, 2> output) {
-  const int64_t points = output.sizes[0], channels = output.sizes[1];
-  const int64_t corners = lattice.vertex.sizes[1];
-  Blur<T> blur(context, lattice, channels);
-  for (int64_t first = 0; first < channels; first += blur.block()) {
-    const int64_t width = smaller(blur.block(), channels - first);
-    blur.run(values, splat_weight, reverse, first, width);
-    for_each_range(blur.team(), points, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        T sums[kMaxChannels] = {};
-        for (int64_t r = 0; r < corners; ++r) {
-          const T* const row = blur.row(lattice.vertex(p, r));
-          const T w = slice_weight(p, r);
-          for (int64_t c = 0; c < width; ++c) sums[c] += w * row[c];
+  const int64_t points = output.sizes[0], corners = lattice.vertex.sizes[1];
+  const T scale = blur_scale<T>(static_cast<int>(corners) - 1);
+  const Team team = team_for(lattice, values.sizes[1]);
+  with_blocks(values.sizes[1], [&](auto number, int64_t first, int64_t end_channel) {
+    constexpr int kWidth = decltype(number)::value;
+    BlurredValues<T, kWidth> blurred(context, team, lattice, reverse, values, Behind::kAnything,
+                                     splat_weight);
+    for (; first < end_channel; first += kWidth) {
+      const T* const rows = blurred.run(first);
+      for_each_range(team, points, kPointsOfTask, [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) {
+          const int32_t* const ahead =
+              lattice.vertex.pointer(smaller(p + kPointsAhead, points - 1));
+          for (int64_t r = 0; r < corners; ++r) {
+            prefetch<kWidth * sizeof(T)>(rows + static_cast<int64_t>(ahead[r]) * kWidth);
+          }
+          Row<T, kWidth> sum = {};
+          for (int64_t r = 0; r < corners; ++r) {
+            const int64_t v = lattice.vertex(p, r);
+            sum.add_product(scale * slice_weight(p, r), Row<T, kWidth>::load(rows + v * kWidth));
+          }
+          sum.store_first(output.pointer(p, first), smaller(kWidth, end_channel - first));
         }
-        for (int64_t c = 0; c < width; ++c) output(p, first + c) = sums[c];
-      }
-    });
-  }
+      });
+    }
+  });
 }
 
 template <class T>
 void lattice_contract(const Context& context, const Lattice& lattice, bool reverse,
                       View<const T, 2> grad_output, View<const T, 2> values,
                       View<const T, 2> splat_weight, View<T, 2> grad_weight) {
-  const int64_t points = values.sizes[0], channels = values.sizes[1];
-  const int64_t corners = lattice.vertex.sizes[1];
-  Blur<T> blur(context, lattice, channels);
-  for (int64_t first = 0; first < channels; first += blur.block()) {
-    const int64_t width = smaller(blur.block(), channels - first);
-    blur.run(values, splat_weight, reverse, first, width);
-    for_each_range(blur.team(), points, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        for (int64_t r = 0; r < corners; ++r) {
-          const T* const row = blur.row(lattice.vertex(p, r));
-          T sum = first == 0 ? T(0) : grad_weight(p, r);
-          for (int64_t c = 0; c < width; ++c) sum += row[c] * grad_output(p, first + c);
-          grad_weight(p, r) = sum;
+  const int64_t points = values.sizes[0], corners = lattice.vertex.sizes[1];
+  const T scale = blur_scale<T>(static_cast<int>(corners) - 1);
+  const Team team = team_for(lattice, values.sizes[1]);
+  with_blocks(values.sizes[1], [&](auto number, int64_t first, int64_t end_channel) {
+    constexpr int kWidth = decltype(number)::value;
+    BlurredValues<T, kWidth> blurred(context, team, lattice, reverse, values, Behind::kZeros,
+                                     splat_weight);
+    PointRows<T, kWidth> grads(context, grad_output, Behind::kZeros);
+    for (; first < end_channel; first += kWidth) {
+      const T* const rows = blurred.run(first);
+      grads.open(team, first);
+      for_each_range(team, points, kPointsOfTask, [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) {
+          const Row<T, kWidth> grad = Row<T, kWidth>::load(grads[p]);
+          for (int64_t r = 0; r < corners; ++r) {
+            const int64_t v = lattice.vertex(p, r);
+            const T dot = scale * (grad * Row<T, kWidth>::load(rows + v * kWidth)).sum();
+            grad_weight(p, r) = first == 0 ? dot : grad_weight(p, r) + dot;
+          }
         }
-      }
-    });
-  }
+      });
+    }
+  });
 }
 
 #define DEFORMOPS_INSTANTIATE(T)                                                            \

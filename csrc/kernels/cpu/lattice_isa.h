@@ -1,8 +1,9 @@
-// What kernels/lattice.h declares for the CPU, once for each instruction set.
+// What kernels/lattice.h and mean_field.h declare for the CPU, once for each instruction set.
 #pragma once
 
 #include "kernels/cpu/isa.h"
 #include "kernels/lattice.h"
+#include "kernels/mean_field.h"
 
 namespace deformops::cpu {
 
@@ -24,6 +25,9 @@ namespace deformops::cpu {
   void lattice_weights_forward(const Context&, View<const T, 3>, View<const T, 3>, View<T, 2>);   \
   template <class T>                                                                              \
   void lattice_weights_backward(const Context&, View<const T, 2>, View<const T, 3>, View<T, 3>);  \
+  template <class T>                                                                              \
+  void mean_field(const Context&, const MessageKernel<T>*, int64_t, View<const T, 3>,             \
+                  View<const T, 3>, int64_t, View<T, 3>);                                         \
   }
 DEFORMOPS_FOR_EACH_ISA(DEFORMOPS_DECLARE)
 #undef DEFORMOPS_DECLARE

@@ -5,12 +5,9 @@
 
 #include "core/view.h"
 #include "geometry/lattice.h"
-#include "kernels/cpu/tasks.h"
+#include "kernels/cpu/lattice_rows.h"
 
 namespace deformops::cpu::DEFORMOPS_ISA {
-
-// A task's points.
-constexpr int64_t kPointsOfTask = 4096;
 
 // Points [first, first + count), count <= kLanes<T>; the lanes behind repeat the last of them.
 // kFeatures is 0 where the number is known at run time only.
@@ -55,11 +52,6 @@ class SimplexBlock {
   T lifted_[kCapacity + 1][kPoints];
   int32_t base_[kCapacity + 1][kPoints];
   int32_t rank_[kCapacity + 1][kPoints];
-};
-
-template <int kValue>
-struct Constant {
-  static constexpr int value = kValue;
 };
 
 // Calls body(Constant<d>{}) for common numbers of features: space, space and time or depth, with
