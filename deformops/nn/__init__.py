@@ -2,5 +2,14 @@
 
 from deformops.nn.atrous_conv2d import AtrousConv2d
 from deformops.nn.deform_conv2d import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2dPack
+from deformops.nn.dense_crf import DenseCRF
+from deformops.nn.linear_chain_crf import LinearChainCRF
 
-__all__ = ["AtrousConv2d", "DeformConv2d", "DeformConv2dPack", "ModulatedDeformConv2dPack"]
+__all__ = [
+    "AtrousConv2d",
+    "DeformConv2d",
+    "DeformConv2dPack",
+    "DenseCRF",
+    "LinearChainCRF",
+    "ModulatedDeformConv2dPack",
+]

@@ -89,7 +89,8 @@ class Form(ABC):
             size: the number of forms.
             values: the tensors of all forms; those in `batched` have a first dimension of `size`,
                 the others are the same for all.
-            batched: slots with a value for each form.
+            batched: slots with a value for each form; and other tensors that `read` has been given
+                so.
             wanted: the slots with respect to which derivatives will be asked.
 
         Returns:
@@ -222,9 +223,10 @@ class RawOp:
         """The rule at the FuncTorchBatched key."""
         arguments = dict(zip(self.arguments, args, strict=True))
         dims = dict(zip(self.arguments, in_dims, strict=True))
-        batched = [slot for slot in self.form.slots if dims.get(slot) is not None]
-        for slot in batched:
-            arguments[slot] = arguments[slot].movedim(dims[slot], 0)
+        batched = [name for name in self.arguments if isinstance(arguments[name], Tensor)]
+        batched = [name for name in batched if dims[name] is not None]
+        for name in batched:
+            arguments[name] = arguments[name].movedim(dims[name], 0)
         form, values, wanted = self.read(tuple(arguments.values()))
         if self.found is not None and self.wants_found(options):
             wanted.append(self.found)
