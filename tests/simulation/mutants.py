@@ -106,8 +106,8 @@ MUTANTS = [
     # --- backward_data -------------------------------------------------------------------------
     _dropped(
         "backward_data.cu",
-        "no barrier after the stencils",
-        "clear(sums);\n  }\n  ",
+        "no barrier between steps",
+        WAIT + "      ",
         BARRIER,
     ),
     _dropped("backward_data.cu", "no wait for the weights", "", WAIT),

@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(kThreads, 3)
     fill_reach<T>(reach, window, n, group, first_tap, taps, first_pixel);
     clear(sums);
   }
-  __syncthreads();
 
+  // Every product ends with a barrier, and what was filled above is read after the first of them.
   Product<M, false> product;
   for (int64_t s = 0; s < problem.offset_group_segments * tiling.chunks; ++s) {
     const int64_t segment = group * problem.offset_group_segments + s / tiling.chunks;
