@@ -193,6 +193,11 @@ def _fake_weights_backward(grad_weight: Tensor, features: Tensor) -> Tensor:
     return features.new_empty(features.shape)
 
 
+def _fake_mean_field(unary: Tensor, *_: Any) -> Tensor:
+    Checks("mean_field").tensor("unary", unary, "[N, L, M]")
+    return unary.new_empty(unary.shape)
+
+
 def _vmap_build(library: torch.library.Library) -> Any:
     build = getattr(torch.ops, library.ns).lattice_build
 
@@ -207,9 +212,10 @@ def _vmap_build(library: torch.library.Library) -> Any:
 
 
 def register(library: torch.library.Library) -> None:
-    """Registers all of the five ops but their kernels.
+    """Registers all of the lattice's ops but their kernels.
 
-    The build has no derivative: `LatticeFilter` lets the weights follow the features.
+    The build has no derivative: `LatticeFilter` lets the weights follow the features. Nor has mean
+    field in one call: with derivatives it is a loop of filters.
     """
     for name, fake in (
         ("lattice_build", _fake_build),
@@ -217,6 +223,7 @@ def register(library: torch.library.Library) -> None:
         ("lattice_contract", _fake_contract),
         ("lattice_weights_forward", _fake_weights_forward),
         ("lattice_weights_backward", _fake_weights_backward),
+        ("mean_field", _fake_mean_field),
     ):
         torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
     register_derivatives(library, "lattice_filter", LatticeForm, ["grad_output"])

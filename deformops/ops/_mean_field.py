@@ -11,7 +11,7 @@ w K Q is left of it: the rest, w times the sum of K Q over all labels, is the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deformops.ops._checks import Checks
 from deformops.ops._filters import NORMALIZATIONS, ExactFilter, PairFilter, normalized
-from deformops.ops._lattice import LatticeFilter
+from deformops.ops._lattice import STRUCTURE, LatticeFilter, recorded
 from deformops.ops._points import as_points, check_alike, check_map
 from deformops.ops.pairwise import Bilateral, FeatureKernel, Gaussian, Pairwise
 from deformops.ops.permutohedral_filter import PermutohedralLattice
@@ -63,6 +63,10 @@ class MeanField:
     unary: Tensor
     terms: Sequence[Term]
 
+    def contiguous(self) -> MeanField:
+        """The same with the numbers of each pixel side by side, as filters like them."""
+        return replace(self, unary=self.unary.contiguous())
+
     def logits(self, q: Tensor) -> Tensor:
         """Of the Q that follows."""
         logits = -self.unary
@@ -76,6 +80,31 @@ class MeanField:
         for term in self.terms:
             total = total + term.cost(q, term.filtered(q))
         return total
+
+    @property
+    def fusible(self) -> bool:
+        """Whether one call can do all steps: on lattices, when nobody wants derivatives."""
+        weights = [term.attraction for term in self.terms]
+        for term in self.terms:
+            if not isinstance(term.filter, LatticeFilter):
+                return False
+            weights += [term.filter.splat_weight, term.filter.slice_weight]
+        return not recorded(self.unary, *weights)
+
+    def run(self, iterations: int, q: Tensor | None) -> Tensor:
+        """So many steps in one call, from Q or from the start."""
+        filters: Any = [term.filter for term in self.terms]
+        result: Tensor = torch.ops.deformops.mean_field(
+            self.unary.transpose(1, 2),
+            [each.splat_weight for each in filters],
+            [each.slice_weight for each in filters],
+            *([each.structure[i] for each in filters] for i in range(len(STRUCTURE))),
+            [term.attraction for term in self.terms],
+            [term.self_weight.flatten() for term in self.terms if term.self_weight is not None],
+            None if q is None else q.transpose(1, 2),
+            iterations,
+        )
+        return result.transpose(1, 2)
 
 
 def build(
@@ -107,7 +136,7 @@ def build(
         image = image.to(kind)
     checks.choice("normalization", normalization, NORMALIZATIONS)
     checks.choice("method", method, METHODS)
-    points = as_points(unary.to(kind)).contiguous()
+    points = as_points(unary.to(kind))
     terms = []
     for number, term in enumerate(_listed(checks, pairwise)):
         name = f"pairwise[{number}]"

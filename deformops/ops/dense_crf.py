@@ -145,6 +145,14 @@ def dense_crf(
             if on_step is not None:
                 on_step(number, like_map(q, unary))
 
+        if crf.fusible and not (return_kl or log):
+            q = crf.run(0 if on_step is not None else iterations, None)
+            for number in range(1, iterations + 1) if on_step is not None else ():
+                q = crf.run(1, q)
+                show(number, q)
+            return like_map(q, unary)
+
+        crf = crf.contiguous()
         logits = -crf.unary
         energies = []
         for number in range(iterations + 1):
