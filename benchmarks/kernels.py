@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -148,24 +149,34 @@ def _enumerators() -> dict[str, list[str]]:
 
 
 def block_sizes() -> dict[str, int]:
-    """Kernel -> threads of its blocks, from ``__launch_bounds__`` in the sources."""
+    """Kernel -> threads of its blocks, from ``__launch_bounds__`` in the sources.
+
+    The bound is a number or a constant, which may be a product of numbers and constants. Kernels
+    with another one are left out.
+    """
     folder = SOURCES / "kernels/cuda"
     text = "\n".join(file.read_text() for file in sorted(folder.glob("*.cu*")))
-    constants = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
-    sizes = {}
-    for word, kernel in re.findall(r"__launch_bounds__\((\w+)[^)]*\)\s+(\w+_kernel)\(", text):
-        number = constants.get(word, word)
-        if not number.isdigit():
-            raise ReportError(f"{kernel}: __launch_bounds__({word}) is no number or constant")
-        sizes[kernel] = int(number)
-    return sizes
+    constants = dict(re.findall(r"constexpr int (k\w+) = ([\w\s*]+);", text))
+
+    def value(word: str) -> int | None:
+        factors = [
+            int(factor) if factor.isdigit() else value(constants.get(factor, ""))
+            for factor in re.split(r"\s*\*\s*", word)
+            if factor
+        ]
+        known = [factor for factor in factors if factor is not None]
+        return math.prod(known) if factors and len(known) == len(factors) else None
+
+    bounds = re.findall(r"__launch_bounds__\((\w+)[^)]*\)\s+(\w+_kernel)\(", text)
+    sizes = {kernel: value(word) for word, kernel in bounds}
+    return {kernel: size for kernel, size in sizes.items() if size is not None}
 
 
 def read_build(folder: Path) -> Kernels:
     """All kernels of a build tree.
 
     Raises:
-        ReportError: it has no reports, or one of a kernel whose sources do not say its block size.
+        ReportError: it has no reports, or one of a kernel whose block size the sources do not say.
     """
     reports = [
         file
@@ -188,7 +199,10 @@ def read_build(folder: Path) -> Kernels:
     for name, usage_on in usages.items():
         threads = sizes.get(name.partition("<")[0])
         if threads is None:
-            raise ReportError(f"{name}: give it __launch_bounds__, and a name ending in _kernel")
+            raise ReportError(
+                f"{name}: give it __launch_bounds__ of a number or a constant, and a name ending "
+                "in _kernel"
+            )
         kernels[name] = Kernel(threads, {key: usage_on[key] for key in _in_order(usage_on)})
     return kernels
 
