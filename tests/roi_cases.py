@@ -206,6 +206,21 @@ def make_roi_case(
     )
 
 
+def kink_free_case(pooling: Pooling, *, least: float = 0.004, **options: Any) -> RoiCase:
+    """A case of any numbers, in float64, that is smooth: no sample is near a pixel or a margin."""
+    for seed in range(1000):
+        case = make_roi_case(pooling, seed=seed, exact=False, **options)
+        if case.offset is None:
+            return case
+        places = reference.sample_points(
+            case.rows, numpy(case.offset), pooling, case.input.shape[1]
+        )
+        points = np.concatenate([points for axes in places for points in axes])
+        if (abs(2 * points - np.round(2 * points)) > 2 * least).all():
+            return case
+    raise AssertionError(f"no smooth case of {pooling}")
+
+
 @st.composite
 def poolings(draw: st.DrawFn, semantics: tuple[str, ...], exact: bool) -> Pooling:
     """Bins of some kind; see the module about *exact*."""

@@ -18,7 +18,11 @@ from deformops.cli import check
 from deformops.cli.cases import cases
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = ("deform_conv2d", "gather_columns", "scatter_columns", "atrous_conv2d")
+PUBLIC = (
+    *("deform_conv2d", "gather_columns", "scatter_columns", "atrous_conv2d", "insert_holes"),
+    *("roi_pool", "roi_align", "ps_roi_pool", "ps_roi_align"),
+    *("deform_roi_pool", "deform_ps_roi_pool"),
+)
 
 
 def test_python_dash_m() -> None:
@@ -79,6 +83,11 @@ def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert captured.out == ""
     assert "usage" in captured.err
     assert not words or words[-1].lstrip("-") in captured.err
+
+
+@pytest.mark.parametrize("op", PUBLIC)
+def test_check_has_a_case_for_every_op(op: str) -> None:
+    assert op in {case.op.split()[0] for case in cases("deformops", "cpu")}
 
 
 def test_check_one_op(capsys: pytest.CaptureFixture[str]) -> None:

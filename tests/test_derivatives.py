@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 import deformops
 from tests.cases import make_case
-from tests.reference import Geometry
+from tests.reference import Geometry, Pooling
+from tests.roi_cases import kink_free_case
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,33 @@ def no_slow_fallback() -> Iterator[None]:
 
 class Function:
     """A public function of some tensors, and tensors to call it with."""
+
+    name: str
+    """Of the raw op that it calls."""
+    names: list[str]
+    tensors: tuple[Tensor, ...]
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def empty(self) -> list[Tensor]:
+        """The tensors of a call without images."""
+        raise NotImplementedError
+
+    def leaves(self) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone().requires_grad_() for tensor in self.tensors)
+
+    def of(self, index: int) -> Callable[[Tensor], Tensor]:
+        """The function of one argument, the others held."""
+
+        def alone(tensor: Tensor) -> Tensor:
+            return self(*self.tensors[:index], tensor, *self.tensors[index + 1 :])
+
+        return alone
+
+
+class Windowed(Function):
+    """A function of the convolution family."""
 
     def __init__(self, name: str, *, border: str = "v2", kink: str = "inner", mask: bool = True):
         geometry = Geometry((2, 1), (1, 2), (1, 0), (1, 1), border=border, kink=kink)
@@ -70,28 +98,68 @@ class Function:
         result: Tensor = getattr(deformops, self.name)(**named, **self.options)
         return result
 
-    def leaves(self) -> tuple[Tensor, ...]:
-        return tuple(tensor.clone().requires_grad_() for tensor in self.tensors)
-
-    def of(self, index: int) -> Callable[[Tensor], Tensor]:
-        """The function of one argument, the others held."""
-
-        def alone(tensor: Tensor) -> Tensor:
-            return self(*self.tensors[:index], tensor, *self.tensors[index + 1 :])
-
-        return alone
+    def empty(self) -> list[Tensor]:
+        return [
+            tensor if name in ("weight", "bias") else tensor[:0]
+            for name, tensor in zip(self.names, self.tensors, strict=True)
+        ]
 
 
-FUNCTIONS = {
-    "deform_conv2d": lambda: Function("deform_conv2d"),
-    "deform_conv2d, no mask": lambda: Function("deform_conv2d", mask=False),
-    "deform_conv2d, v1": lambda: Function("deform_conv2d", border="v1"),
-    "deform_conv2d, zero": lambda: Function("deform_conv2d", kink="zero"),
-    "gather_columns": lambda: Function("gather_columns"),
-    "gather_columns, no mask": lambda: Function("gather_columns", mask=False),
-    "scatter_columns": lambda: Function("scatter_columns"),
-    "scatter_columns, no mask": lambda: Function("scatter_columns", mask=False),
+class Pooled(Function):
+    """A function of RoI pooling; its boxes are constants, two for each image."""
+
+    def __init__(self, function: str, pooling: Pooling, classes: int | None = None, **options: Any):
+        parts = (2, 1) if options.get("part_size") else None
+        case = kink_free_case(pooling, channels=1, boxes=4, classes=classes, part_size=parts)
+        self.name = "roi_pool" if function == "roi_pool" else "roi_average"
+        self.names = ["input"] if case.offset is None else ["input", "offset"]
+        self.tensors = tuple(getattr(case, name) for name in self.names)
+        self.function = getattr(deformops, function)
+        self.arguments = (pooling.output_size, pooling.spatial_scale)
+        self.options = options
+        self.boxes = case.boxes
+        self.boxes[:, 0] = torch.tensor([0, 0, 1, 1])
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        input, *offset = tensors
+        boxes = self.boxes[: 2 * input.shape[0]]
+        result: Tensor = self.function(input, boxes, *offset, *self.arguments, **self.options)
+        return result
+
+    def empty(self) -> list[Tensor]:
+        return [tensor[:0] for tensor in self.tensors]
+
+
+SAMPLES = {"samples_per_bin": 2, "offset_scale": 0.43}
+
+
+def deformed(semantics: str, name: str = "deform_roi_pool", **options: Any) -> Pooled:
+    groups = (1, 2) if name == "deform_ps_roi_pool" else (1, 1)
+    raw = Pooling("dcn" if semantics == "dcn" else "aligned", (2, 2), 0.37, groups, 2, 0.43)
+    if name == "deform_ps_roi_pool":
+        return Pooled(name, raw, 2, group_size=groups, **SAMPLES, **options)
+    return Pooled(name, raw, 1, semantics=semantics, **SAMPLES, **options)
+
+
+FUNCTIONS: dict[str, Callable[[], Function]] = {
+    "deform_conv2d": lambda: Windowed("deform_conv2d"),
+    "deform_conv2d, no mask": lambda: Windowed("deform_conv2d", mask=False),
+    "deform_conv2d, v1": lambda: Windowed("deform_conv2d", border="v1"),
+    "deform_conv2d, zero": lambda: Windowed("deform_conv2d", kink="zero"),
+    "gather_columns": lambda: Windowed("gather_columns"),
+    "gather_columns, no mask": lambda: Windowed("gather_columns", mask=False),
+    "scatter_columns": lambda: Windowed("scatter_columns"),
+    "scatter_columns, no mask": lambda: Windowed("scatter_columns", mask=False),
+    "roi_pool": lambda: Pooled("roi_pool", Pooling("caffe", (2, 3), 0.37)),
+    "roi_align": lambda: Pooled("roi_align", Pooling("unaligned", (2, 3), 0.37)),
+    "ps_roi_align": lambda: Pooled("ps_roi_align", Pooling("aligned", (2, 2), 0.37, (2, 2))),
+    "ps_roi_pool": lambda: Pooled("ps_roi_pool", Pooling("rfcn", (2, 2), 0.37, (2, 2))),
+    "deform_roi_pool": lambda: deformed("dcn"),
+    "deform_roi_pool, mmcv": lambda: deformed("mmcv"),
+    "deform_roi_pool, parts": lambda: deformed("dcn", part_size=(2, 1)),
+    "deform_ps_roi_pool": lambda: deformed("dcn", "deform_ps_roi_pool"),
 }
+PLAIN = ("deform_conv2d", "gather_columns", "scatter_columns", "roi_pool", "deform_ps_roi_pool")
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -99,7 +167,7 @@ def function(request: pytest.FixtureRequest) -> Function:
     return FUNCTIONS[request.param]()
 
 
-@pytest.fixture(params=["deform_conv2d", "gather_columns", "scatter_columns"])
+@pytest.fixture(params=PLAIN)
 def plain_function(request: pytest.FixtureRequest) -> Function:
     """One variant of each."""
     return FUNCTIONS[request.param]()
@@ -130,6 +198,8 @@ def test_second_derivatives(function: Function) -> None:
 
 def test_third_derivatives(plain_function: Function) -> None:
     """The algebra is closed: it does not end at the second derivative."""
+    if len(plain_function.tensors) < 2:
+        pytest.skip("is linear")
     leaves = plain_function.leaves()
     weights = torch.randn_like(plain_function(*leaves))
 
@@ -324,6 +394,8 @@ def test_vmap_of_forward_mode(plain_function: Function) -> None:
 
 def test_nested_vmap(plain_function: Function) -> None:
     """Two batches, over different arguments, around a gradient."""
+    if len(plain_function.tensors) < 2:
+        pytest.skip("has one argument")
     first, second = plain_function.tensors[0], plain_function.tensors[1]
     rest = plain_function.tensors[2:]
     many_first, many_second = batch(first, 0, 2), batch(second, 0, 3)
@@ -335,10 +407,7 @@ def test_nested_vmap(plain_function: Function) -> None:
 
 def test_empty_vmap_item(plain_function: Function) -> None:
     """Items with an empty batch of images inside."""
-    empty = [
-        tensor[:0] if tensor.shape[0] == 2 and name not in ("weight", "bias") else tensor
-        for name, tensor in zip(plain_function.names, plain_function.tensors, strict=True)
-    ]
+    empty = plain_function.empty()
     stacked = [torch.stack([tensor, tensor]) for tensor in empty]
     got = vmap(plain_function)(*stacked)
     assert got.shape == (2, *plain_function(*empty).shape)
@@ -399,8 +468,8 @@ def test_changing_a_saved_tensor_is_noticed(plain_function: Function) -> None:
     leaves = plain_function.leaves()
     copies = [leaf * 1.0 for leaf in leaves]
     output = plain_function(*copies)
-    copies[1].data.add_(0.0)  # behind autograd's back: allowed
-    copies[1].add_(0.25)
+    copies[-1].data.add_(0.0)  # behind autograd's back: allowed
+    copies[-1].add_(0.25)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
 

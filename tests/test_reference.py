@@ -18,8 +18,9 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from tests import reference
 from tests.cases import Array, Case, cases, make_case, numpy
-from tests.goldens import CASE_A, CASE_M, GIVEN, Given, Learned
-from tests.reference import Geometry
+from tests.goldens import CASE_A, CASE_M, GIVEN, POOLED, Given, Learned, Pooled
+from tests.reference import Geometry, Pooling
+from tests.roi_cases import MEANS, SAMPLED, RoiCase, kink_free_case, make_roi_case, roi_cases
 
 
 def square(side: int, padding: int, border: str = "v2", kink: str = "inner") -> Geometry:
@@ -176,3 +177,93 @@ def test_insert_holes_by_hand() -> None:
     weight = np.arange(1.0, 5.0).reshape(1, 1, 2, 2)
     want = [[1, 0, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]]
     np.testing.assert_array_equal(reference.insert_holes(weight, (2, 3))[0, 0], want)
+
+
+# --- RoI pooling ----------------------------------------------------------------------------------
+
+
+def pooling_of(case: Pooled) -> Pooling:
+    """What the options of a public function mean."""
+    options = case.options
+    side = options.get("output_size", 2)
+    semantics = {
+        "roi_pool": options.get("semantics", "caffe"),
+        "roi_align": "aligned" if options.get("aligned") else "unaligned",
+        "ps_roi_pool": options.get("semantics", "rfcn"),
+        "deform_roi_pool": "aligned",
+        "deform_ps_roi_pool": "dcn",
+    }[case.op]
+    samples = options.get("sampling_ratio", options.get("samples_per_bin", 0))
+    return Pooling(
+        semantics,
+        (side, side),
+        options.get("spatial_scale", 1.0),
+        (side, side) if "ps_" in case.op else (1, 1),
+        4 if semantics == "dcn" else samples,
+    )
+
+
+@pytest.mark.parametrize("case", POOLED.values(), ids=POOLED.keys())
+def test_golden_poolings(case: Pooled) -> None:
+    pooling = pooling_of(case)
+    if case.op == "roi_pool":
+        output, index = reference.roi_pool(case.input, case.box, pooling)
+        np.testing.assert_array_equal(output, case.output)
+        np.testing.assert_array_equal(
+            reference.gather_maxima(case.input, case.box, index), case.output
+        )
+        gradient = reference.scatter_maxima(np.ones_like(output), case.box, index, case.input.shape)
+    else:
+        output = reference.roi_average(case.input, case.box, case.offset, pooling)
+        np.testing.assert_allclose(output, case.output, rtol=0, atol=1e-12)
+        gradient, _ = reference.roi_average_backward(
+            np.ones_like(output), case.input, case.box, case.offset, pooling
+        )
+    if case.grad_input is not None:
+        np.testing.assert_allclose(gradient, case.grad_input, rtol=0, atol=1e-12)
+
+
+@given(roi_cases(("caffe",)))
+def test_torchvision_agrees_on_maxima(case: RoiCase) -> None:
+    """On every bit, in float32 too."""
+    pooling = case.pooling
+    want = torchvision.ops.roi_pool(
+        case.input, case.boxes, pooling.output_size, pooling.spatial_scale
+    )
+    output, _ = reference.roi_pool(numpy(case.input), case.rows, pooling)
+    np.testing.assert_array_equal(output, numpy(want))
+
+
+@pytest.mark.parametrize(
+    ("semantics", "offset"),
+    [*((name, False) for name in MEANS), *((name, True) for name in SAMPLED)],
+)
+def test_gradients_of_means_are_slopes(semantics: str, offset: bool) -> None:
+    sampled = semantics in SAMPLED
+    pooling = Pooling(semantics, (2, 2), 0.37, (1, 2), 2 if sampled else 0, 0.43)
+    case = kink_free_case(
+        pooling, images=1, boxes=3, channels=1, classes=2 if offset else None, input_size=(4, 5)
+    )
+    given = {"input": numpy(case.input), "offset": numpy(case.offset)}
+    grad = numpy(case.grad_output)
+
+    def loss(name: str, value: Array) -> float:
+        arrays = {**given, name: value}
+        output = reference.roi_average(arrays["input"], case.rows, arrays["offset"], pooling)
+        return float((output * grad).sum())
+
+    gradients = reference.roi_average_backward(
+        grad, given["input"], case.rows, given["offset"], pooling
+    )
+    for name, gradient in zip(("input", "offset"), gradients, strict=True):
+        if gradient is not None:
+            want = central_difference(lambda value, name=name: loss(name, value), given[name])
+            np.testing.assert_allclose(gradient, want, atol=1e-7, err_msg=name)
+
+
+def test_gradient_of_maxima_is_their_transpose() -> None:
+    case = make_roi_case(Pooling("mmcv", (3, 2), 0.5), boxes=8)
+    image, grad = numpy(case.input), numpy(case.grad_output)
+    output, index = reference.roi_pool(image, case.rows, case.pooling)
+    gradient = reference.scatter_maxima(grad, case.rows, index, image.shape)
+    assert (output * grad).sum() == pytest.approx((image * gradient).sum(), abs=1e-9)

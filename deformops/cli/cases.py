@@ -6,8 +6,6 @@ reads, so no index is computed as a kernel would compute it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deformops.cli.case import Case
+from deformops.cli.roi_cases import roi_cases
 from deformops.ops import atrous_conv2d, insert_holes
 from deformops.testing import CHECKS
 
@@ -25,19 +25,6 @@ _SAMPLING = (_STRIDE, _PADDING, _DILATION, (0, 0), "v2", "inner")
 _TAPS = _KERNEL[0] * _KERNEL[1]
 # Compositions of torch's own ops have no raw op, and torch decides about their bits and threads.
 _COMPOSED = tuple(check for check in CHECKS if check not in ("opcheck", "threads"))
-
-
-@dataclass(frozen=True)
-class Case:
-    """The arguments of `check_op` for one op."""
-
-    op: str
-    function: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
-    inputs: tuple[Tensor, ...]
-    batch_inputs: tuple[int, ...]
-    raw_calls: Sequence[tuple[Any, tuple[Any, ...]]] = ()
-    checks: tuple[str, ...] = CHECKS
 
 
 def cases(namespace: str, device: str) -> list[Case]:
@@ -115,6 +102,7 @@ def cases(namespace: str, device: str) -> list[Case]:
             [(ops.deform_conv2d_backward.default, backward)],
         ),
     ]
+    result += roi_cases(ops, device)
     if namespace == "deformops":
         result += [
             Case(

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from deformops import ops
-from deformops.cli.cases import Case, cases
+from deformops.cli.case import Case
+from deformops.cli.cases import cases
 from deformops.testing import CHECKS, Report, Result, check_op
 
 DEVICES = ("cpu", "cuda", "simulated")

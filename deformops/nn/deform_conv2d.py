@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deformops.nn._zero import ZeroConv2d
 from deformops.ops import deform_conv2d
 from deformops.ops._sampling import pair
 
@@ -122,15 +123,6 @@ class DeformConv2d(nn.Module):
         return text if self.bias is not None else f"{text}, bias=False"
 
 
-class _ZeroConv2d(nn.Conv2d):
-    """A convolution that starts at zero, whoever resets it: its layer or a framework, by itself."""
-
-    def reset_parameters(self) -> None:
-        """Fills all parameters with zeros."""
-        for parameter in self.parameters(recurse=False):
-            nn.init.zeros_(parameter)
-
-
 class _PredictingDeformConv2d(DeformConv2d):
     """A deformable convolution whose own convolution `conv_offset` predicts what moves its taps.
 
@@ -179,7 +171,7 @@ class _PredictingDeformConv2d(DeformConv2d):
                 f"{in_channels}, got {offset_groups}"
             )
         self.offset_groups = offset_groups
-        self.conv_offset = _ZeroConv2d(
+        self.conv_offset = ZeroConv2d(
             in_channels,
             self.per_tap * offset_groups * self.kernel_size[0] * self.kernel_size[1],
             self.kernel_size,

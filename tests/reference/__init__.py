@@ -25,6 +25,7 @@ from tests.reference.roi_pooling import (
     roi_average,
     roi_average_backward,
     roi_pool,
+    sample_points,
     scatter_maxima,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "roi_average",
     "roi_average_backward",
     "roi_pool",
+    "sample_points",
     "scatter_columns",
     "scatter_maxima",
 ]

@@ -202,6 +202,47 @@ def _bins(pooling: Pooling, boxes: NDArray[Any], offset: Array | None, size: int
         )
 
 
+def _placed(pooling: Pooling, box: NDArray[Any]) -> tuple[_Axis, _Axis]:
+    """The (vertical, horizontal) axis of a box."""
+    _, x1, y1, x2, y2 = box
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (
+            _place(pooling, y1, y2, pooling.output_size[0]),
+            _place(pooling, x1, x2, pooling.output_size[1]),
+        )
+
+
+def _moves(
+    pooling: Pooling, axes: tuple[_Axis, _Axis], offset: Array | None, where: _Bin
+) -> list[Any]:
+    """How far a bin moves on each axis.
+
+    Channel 2c of the offset moves along x, 2c + 1 along y, in parts of the box's extent.
+    """
+    real = type(axes[0].bin)
+    if offset is None:
+        return [real(0), real(0)]
+    part_y, part_x = where.part
+    down, right = 2 * where.cls + 1, 2 * where.cls
+    return [
+        real(offset[where.k, channel, part_y, part_x]) * (real(pooling.offset_scale) * axis.extent)
+        for channel, axis in zip((down, right), axes, strict=True)
+    ]
+
+
+def sample_points(
+    boxes: NDArray[Any], offset: Array | None, pooling: Pooling, channels: int
+) -> Iterator[tuple[list[Any], list[Any]]]:
+    """For each bin the (y, x) coordinates of its samples, for an input of so many channels."""
+    for where in _bins(pooling, boxes, offset, channels):
+        axes = _placed(pooling, boxes[where.k])
+        move_y, move_x = _moves(pooling, axes, offset, where)
+        yield (
+            _samples(pooling, axes[0], where.i, move_y),
+            _samples(pooling, axes[1], where.j, move_x),
+        )
+
+
 def _matrix(
     pooling: Pooling,
     box: NDArray[Any],
@@ -211,16 +252,12 @@ def _matrix(
     order: Pair,
 ) -> Array | None:
     """What a mean weighs each pixel of the map by, [H, W]; None where the result is NaN."""
-    _, x1, y1, x2, y2 = box
     if np.isnan(box).any():
         return None
     nothing = np.zeros(input_size)
     if np.isinf(box).any():
         return nothing
-    with np.errstate(over="ignore", invalid="ignore"):
-        vertical = _place(pooling, y1, y2, pooling.output_size[0])
-        horizontal = _place(pooling, x1, x2, pooling.output_size[1])
-    axes = (vertical, horizontal)
+    vertical, horizontal = axes = _placed(pooling, box)
     if not all(np.isfinite(axis.start) and np.isfinite(axis.extent) for axis in axes):
         return nothing
     if pooling.semantics in PIXELS:
@@ -229,16 +266,10 @@ def _matrix(
         rows = _pixels(pooling, vertical, where.i, input_size[0])
         columns = _pixels(pooling, horizontal, where.j, input_size[1])
         return np.outer(rows, columns) / max(1.0, rows.sum() * columns.sum())
-    moves = [type(x1)(0)] * 2
-    if offset is not None:
-        # Channel 2c moves along x, 2c + 1 along y, in parts of the box's extent.
-        for along, axis in enumerate(axes):
-            channel, (part_y, part_x) = 2 * where.cls + 1 - along, where.part
-            given = type(x1)(offset[where.k, channel, part_y, part_x])
-            moves[along] = given * (type(x1)(pooling.offset_scale) * axis.extent)
-    rows, inside_y, most_y = _weights(pooling, vertical, where.i, moves[0], input_size[0], order[0])
+    move_y, move_x = _moves(pooling, axes, offset, where)
+    rows, inside_y, most_y = _weights(pooling, vertical, where.i, move_y, input_size[0], order[0])
     columns, inside_x, most_x = _weights(
-        pooling, horizontal, where.j, moves[1], input_size[1], order[1]
+        pooling, horizontal, where.j, move_x, input_size[1], order[1]
     )
     if inside_y * inside_x == 0:
         return nothing
