@@ -7,6 +7,9 @@
 // For boxes: boxes [K, 5] (image, x1, y1, x2, y2), offset [K, 2 * classes, part_y, part_x] with
 // channels (class, (x, y)), index and grad_output [K, C', pooled_y, pooled_x].
 //
+// For overlaps: boxes [N, 4] (x1, y1, x2, y2), scores and idxs [N]; nms_padded has a batch in front
+// of all of them.
+//
 // For the permutohedral lattice: P = N * M points with features [N, M, d], corners [P, d + 1] of
 // their simplices, V vertices, values [P, L]; start [V + 1], entry [P * (d + 1)] and neighbor
 // [d + 1, V, 2] as in kernels/lattice.h. For the dense CRF: unary and initial [N, L, M].
@@ -19,6 +22,7 @@
 #include "ops/convolution.h"
 #include "ops/lattice.h"
 #include "ops/roi_pooling.h"
+#include "ops/suppression.h"
 
 #if defined(DEFORMOPS_SIMULATED)
 #define DEFORMOPS_NAMESPACE deformops_simulated
@@ -76,6 +80,18 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
       DEFORMOPS_BINS
       ", bool[2] wanted, *, bool deterministic=False) -> (Tensor grad_input, Tensor grad_offset)");
 
+  m.def("box_iou(Tensor boxes1, Tensor boxes2, *, bool plus_one=False) -> Tensor");
+  m.def(
+      "nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, *, "
+      "bool plus_one=False) -> Tensor");
+  m.def(
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, "
+      "SymInt max_output, *, bool plus_one=False) -> (Tensor indices, Tensor counts)");
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, float iou_threshold, *, float sigma=0.5, "
+      "float min_score=0.001, str method=\"linear\", bool plus_one=False) "
+      "-> (Tensor scores, Tensor indices)");
+
   m.def(
       "lattice_build(Tensor features) "
       "-> (Tensor vertex, Tensor weight, Tensor start, Tensor entry, Tensor neighbor)");
@@ -105,6 +121,12 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.impl("roi_average", TORCH_BOX(&deformops::roi_average<deformops::Device>));       \
   m.impl("roi_average_backward", TORCH_BOX(&deformops::roi_average_backward<deformops::Device>))
 
+#define DEFORMOPS_REGISTER_SUPPRESSION(m, Device)                             \
+  m.impl("box_iou", TORCH_BOX(&deformops::box_iou<deformops::Device>));       \
+  m.impl("nms", TORCH_BOX(&deformops::nms<deformops::Device>));               \
+  m.impl("nms_padded", TORCH_BOX(&deformops::nms_padded<deformops::Device>)); \
+  m.impl("soft_nms", TORCH_BOX(&deformops::soft_nms<deformops::Device>))
+
 #define DEFORMOPS_REGISTER_LATTICE(m, Device)                                             \
   m.impl("lattice_build", TORCH_BOX(&deformops::lattice_build<deformops::Device>));       \
   m.impl("lattice_filter", TORCH_BOX(&deformops::lattice_filter<deformops::Device>));     \
@@ -124,6 +146,7 @@ DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CompositeExplicitAutograd, m) {
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) {
   DEFORMOPS_REGISTER(m, CpuKernels);
   DEFORMOPS_REGISTER_POOLING(m, CpuKernels);
+  DEFORMOPS_REGISTER_SUPPRESSION(m, CpuKernels);
   DEFORMOPS_REGISTER_LATTICE(m, CpuKernels);
 }
 #if defined(DEFORMOPS_WITH_CUDA)
