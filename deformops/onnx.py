@@ -19,13 +19,21 @@ import torch
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The table for `torch.onnx.export(custom_translation_table=...)`, for opset 19 and later.
 
-    `deform_conv2d` becomes ONNX's `DeformConv`, which has the border "v2" and sees the offsets in
-    the same order; any other border, or a derivative, has no counterpart and raises ValueError.
+    - `deform_conv2d` becomes ONNX's `DeformConv`, which has the border "v2" and sees the offsets in
+      the same order.
+    - `roi_align` becomes `RoiAlign`, `roi_pool` with semantics "caffe" `MaxRoiPool`. There the
+      boxes have the type of the input. An engine's answer to boxes and pixels that are no numbers
+      is its own.
+
+    Any other border or semantics, offsets or groups of boxes, or a derivative, has no counterpart
+    and raises ValueError.
 
     Raises:
         ImportError: onnxscript is not installed.
     """
     from onnxscript import opset19
+
+    onnx: Any = opset19
 
     def deform_conv2d(
         input: Any,
@@ -49,7 +57,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         if offset is None:
             raise ValueError("deform_conv2d: ONNX's DeformConv needs an offset, got None")
         height, width = weight.shape[2:]
-        return opset19.DeformConv(
+        return onnx.DeformConv(
             input,
             weight,
             offset,
@@ -63,4 +71,67 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             offset_group=offset.shape[1] // (2 * height * width),
         )
 
-    return {torch.ops.deformops.deform_conv2d.default: deform_conv2d}
+    def roi_average(
+        input: Any,
+        boxes: Any,
+        offset: Any,
+        output_size: Sequence[int],
+        spatial_scale: float,
+        semantics: str,
+        group_size: Sequence[int],
+        samples_per_bin: int,
+        offset_scale: float,
+        order: Sequence[int],
+    ) -> Any:
+        modes = {"aligned": "half_pixel", "unaligned": "output_half_pixel"}
+        if (
+            semantics not in modes
+            or tuple(group_size) != (1, 1)
+            or offset is not None
+            or any(order)
+        ):
+            moved = "without" if offset is None else "with"
+            raise ValueError(
+                "roi_average: ONNX's RoiAlign is that of roi_align alone, without groups and "
+                f"offsets; got semantics {semantics!r}, groups {tuple(group_size)}, {moved} offsets"
+            )
+        number = onnx.Gather(boxes, onnx.Constant(value_int=0), axis=1)
+        corners = onnx.Slice(boxes, [1], [5], [1])
+        return onnx.RoiAlign(
+            input,
+            onnx.CastLike(corners, input),
+            onnx.Cast(number, to=7),  # int64
+            coordinate_transformation_mode=modes[semantics],
+            output_height=output_size[0],
+            output_width=output_size[1],
+            sampling_ratio=max(0, samples_per_bin),
+            spatial_scale=spatial_scale,
+        )
+
+    def roi_pool(
+        input: Any,
+        boxes: Any,
+        output_size: Sequence[int],
+        spatial_scale: float,
+        semantics: str,
+        want_index: bool = True,
+    ) -> Any:
+        if semantics != "caffe" or want_index:
+            raise ValueError(
+                f"roi_pool: ONNX's MaxRoiPool has semantics 'caffe' and no index, got {semantics!r}"
+                + (" and an index that is wanted" if want_index else "")
+            )
+        output = onnx.MaxRoiPool(
+            input,
+            onnx.CastLike(boxes, input),
+            pooled_shape=list(output_size),
+            spatial_scale=spatial_scale,
+        )
+        return output, output
+
+    ops = torch.ops.deformops
+    return {
+        ops.deform_conv2d.default: deform_conv2d,
+        ops.roi_average.default: roi_average,
+        ops.roi_pool.default: roi_pool,
+    }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor
 import deformops
 from tests.cases import Case, make_case
 from tests.devices import Device
-from tests.reference import Geometry
+from tests.reference import Geometry, Pooling
+from tests.roi_cases import RoiCase, make_roi_case
 
 Threads = Callable[[int], AbstractContextManager[None]]
 
@@ -64,6 +66,48 @@ def everything(case: Case, raw: Any) -> dict[str, Tensor]:
     }
 
 
+# Boxes, channels and bins that threads cannot share out evenly; all boxes on few pixels.
+POOLINGS: dict[str, dict[str, Any]] = {
+    "many boxes": {"boxes": 23, "channels": 5},
+    "one box": {"boxes": 1, "channels": 67, "input_size": (23, 29)},
+    "channels_last": {"boxes": 17, "channels": 33, "layouts": {"input": "channels_last"}},
+    "groups": {"boxes": 19, "channels": 3, "group_size": (3, 2)},
+    "a small map": {"boxes": 41, "channels": 7, "input_size": (3, 2)},
+}
+
+
+def pooling_case(name: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> RoiCase:
+    options = {"input_size": (13, 17), **POOLINGS[name]}
+    pooling = Pooling("dcn", (7, 6), 0.37, options.pop("group_size", (1, 1)), 3)
+    return make_roi_case(
+        pooling, classes=1, part_size=(3, 3), exact=False, dtype=dtype, device=device, **options
+    )
+
+
+def every_pooling(case: RoiCase, raw: Any) -> dict[str, Tensor]:
+    """The results of every raw op of RoI pooling."""
+    moved = (case.input, case.boxes, case.offset, *case.bins)
+    grad_input, grad_offset = raw.roi_average_backward(case.grad_output, *moved, [True, True])
+    output, index = raw.roi_pool(case.input, case.boxes, *case.bins[:2], "caffe")
+    scale, groups = case.bins[1], case.bins[3]
+    pixels = (case.bins[0], scale, "rfcn", groups, 0, 0.0, [0, 0])
+    adaptive = (case.bins[0], scale, "aligned", groups, 0, 0.0, [0, 0])
+    in_place = (case.grad_output, case.input, case.boxes, None)
+    return {
+        "average": raw.roi_average(*moved),
+        "grad_input": grad_input,
+        "grad_offset": grad_offset,
+        "pixels": raw.roi_average(*in_place[1:], *pixels),
+        "grad_input of pixels": raw.roi_average_backward(*in_place, *pixels, [True, False])[0],
+        "adaptive": raw.roi_average(*in_place[1:], *adaptive),
+        "grad_input of adaptive": raw.roi_average_backward(*in_place, *adaptive, [True, False])[0],
+        "maximum": output,
+        "index": index,
+        "gather": raw.gather_maxima(case.input, case.boxes, index),
+        "scatter": raw.scatter_maxima(output, case.boxes, index, case.input.shape),
+    }
+
+
 def assert_same_bits(got: dict[str, Tensor], want: dict[str, Tensor], context: str) -> None:
     for name, tensor in got.items():
         assert torch.equal(tensor, want[name]), f"{name}, {context}"
@@ -79,6 +123,18 @@ def test_threads_do_not_change_bits(threads: Threads, dtype: torch.dtype, shape:
     for count in (2, 3, 5):
         with threads(count):
             assert_same_bits(everything(case, raw), want, f"{count} threads")
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_threads_do_not_change_bits_of_poolings(
+    threads: Threads, dtype: torch.dtype, name: str
+) -> None:
+    case, raw = pooling_case(name, dtype), torch.ops.deformops
+    with threads(1):
+        want = every_pooling(case, raw)
+    for count in (2, 3, 5):
+        with threads(count):
+            assert_same_bits(every_pooling(case, raw), want, f"{count} threads")
 
 
 def test_runs_do_not_change_bits(threads: Threads) -> None:
@@ -118,6 +174,50 @@ def test_deterministic_algorithms(device: Device) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+def test_deterministic_poolings(device: Device, name: str) -> None:
+    """Sums of many boxes on the same pixels, on every device."""
+    case = pooling_case(name, device=device.type)
+    moved = (case.input, case.boxes, case.offset, *case.bins)
+    backward = device.raw.roi_average_backward
+    _, index = device.raw.roi_pool(case.input, case.boxes, *case.bins[:2], "caffe")
+    grad = index.to(case.input.dtype).sin()
+
+    def gradients() -> dict[str, Tensor]:
+        of_input, of_offset = backward(case.grad_output, *moved, [True, True], deterministic=True)
+        scattered = device.raw.scatter_maxima(
+            grad, case.boxes, index, case.input.shape, deterministic=True
+        )
+        return {"input": of_input, "offset": of_offset, "maxima": scattered}
+
+    want = gradients()
+    for run in range(3):
+        assert_same_bits(gradients(), want, f"run {run}")
+    plain = backward(case.grad_output, *moved, [True, True])
+    torch.testing.assert_close(want["input"], plain[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(want["offset"], plain[1], rtol=1e-4, atol=1e-4)
+
+
+def test_deterministic_algorithms_of_poolings(device: Device) -> None:
+    """torch's switch is obeyed: no complaint, and the same bits."""
+    case = pooling_case("many boxes", device=device.type)
+    image, offset = case.input.requires_grad_(), case.offset.requires_grad_()
+
+    def gradients() -> tuple[Tensor, ...]:
+        output = deformops.deform_roi_pool(image, case.boxes, offset, (7, 6), 0.37, part_size=3)
+        output = output + deformops.roi_pool(image, case.boxes, (7, 6), 0.37)
+        return torch.autograd.grad(output.square().sum(), (image, offset))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        want = gradients()
+        for _ in range(3):
+            for one, other in zip(gradients(), want, strict=True):
+                assert torch.equal(one, other)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_calls_at_the_same_time_do_not_meet() -> None:
     """Each thread of the caller has its own workspace."""
     work = [
@@ -125,12 +225,14 @@ def test_calls_at_the_same_time_do_not_meet() -> None:
         for seed, shape in enumerate(SHAPES)
         for dtype in (torch.float32, torch.float64, torch.bfloat16)
     ]
-    want = [everything(case, torch.ops.deformops) for case in work]
+    raw = torch.ops.deformops
+    calls = [partial(everything, case, raw) for case in work]
+    calls += [partial(every_pooling, pooling_case(name), raw) for name in POOLINGS]
+    want = [call() for call in calls]
     with ThreadPoolExecutor(max_workers=4) as pool:
         for _ in range(3):
-            results = pool.map(lambda case: everything(case, torch.ops.deformops), work)
-            for index, got in enumerate(results):
-                assert_same_bits(got, want[index], f"case {index}")
+            for index, got in enumerate(pool.map(lambda call: call(), calls)):
+                assert_same_bits(got, want[index], f"call {index}")
 
 
 # --- instruction sets -----------------------------------------------------------------------------
@@ -167,7 +269,10 @@ def test_every_instruction_set_matches_the_references(isa: str) -> None:
     info = run_python("-c", report, DEFORMOPS_CPU_ISA=isa)
     assert json.loads(info.stdout)["cpu_isa"] == isa, info.stderr
 
-    files = ("test_deform_conv2d.py", "test_gather_scatter_columns.py", "test_stencil_edges.py")
+    files = (
+        *("test_deform_conv2d.py", "test_gather_scatter_columns.py", "test_stencil_edges.py"),
+        "test_roi_pooling.py",
+    )
     tests = run_python(
         *("-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
         *(str(ROOT / "tests" / file) for file in files),

@@ -44,6 +44,28 @@ CALLS: dict[str, dict[str, Any]] = {
     | {"groups": 2, "algorithm": "auto"},
     "insert_holes": {"weight": None, "dilation": 2},
 }
+# 2 images, 3 boxes, 2 channels for each of 2 x 2 groups or bins, 2 classes.
+POOLING_SIZES: dict[str, tuple[int, ...]] = {
+    "input": (2, 8, 5, 6),
+    "boxes": (3, 5),
+    "offset": (3, 4, 2, 2),
+}
+POOLED: dict[str, Any] = {"input": None, "boxes": None, "output_size": 2, "spatial_scale": 0.5}
+MOVED: dict[str, Any] = {"offset": None, "samples_per_bin": 2, "offset_scale": 0.1, "part_size": 2}
+CALLS |= {
+    "roi_pool": POOLED | {"semantics": "caffe"},
+    "roi_align": POOLED | {"sampling_ratio": 2, "aligned": True},
+    "ps_roi_align": POOLED | {"sampling_ratio": 2},
+    "ps_roi_pool": POOLED | {"group_size": 2, "semantics": "rfcn"},
+    "deform_roi_pool": POOLED | MOVED | {"semantics": "dcn"},
+    "deform_ps_roi_pool": POOLED | MOVED | {"group_size": 2},
+}
+POOLINGS = tuple(op for op in CALLS if "roi" in op)
+MOVING = ("deform_roi_pool", "deform_ps_roi_pool")
+
+
+def size_of(op: str, argument: str) -> tuple[int, ...]:
+    return POOLING_SIZES[argument] if op in POOLINGS else SIZES[argument]
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,7 @@ def window_errors(op: str, *names: str) -> list[Bad]:
 
 def type_errors(op: str, argument: str, like: str | None, optional: bool) -> list[Bad]:
     """What is wrong with the type of a tensor argument."""
-    shape = SIZES[argument]
+    shape = size_of(op, argument)
     rows = [Bad(op, argument, value, TypeError, (type(value).__name__,)) for value in (3.0, [1.0])]
     if not optional:
         rows.append(Bad(op, argument, None, TypeError, ("None",)))
@@ -113,6 +135,40 @@ def type_errors(op: str, argument: str, like: str | None, optional: bool) -> lis
         elsewhere = Zeros(shape, device="meta")
         rows.append(Bad(op, argument, elsewhere, ValueError, ("device", like, "meta")))
     return rows
+
+
+def number_errors(op: str, name: str, *bad: float) -> list[Bad]:
+    """What is wrong with a number that is no count."""
+    inf, nan = float("inf"), float("nan")
+    rows = [Bad(op, name, value, ValueError, (str(value),)) for value in (*bad, inf, -inf, nan)]
+    return rows + [Bad(op, name, wrong, TypeError, (repr(wrong),)) for wrong in ("1", None, (1.0,))]
+
+
+def grouping_errors(op: str, name: str) -> list[Bad]:
+    """What is wrong with a size that may be None."""
+    return [bad for bad in window_errors(op, name) if bad.value is not None]
+
+
+def box_errors(op: str) -> list[Bad]:
+    """What is wrong with boxes of any kind."""
+    four, five, meta = Zeros((2, 4)), Zeros((2, 5)), Zeros((2, 4), device="meta")
+    integers = Zeros((3, 5), torch.int64)
+    return [
+        *(
+            Bad(op, "boxes", value, TypeError, (type(value).__name__,))
+            for value in (3.0, None, "x")
+        ),
+        Bad(op, "boxes", integers, TypeError, ("int64",)),
+        Bad(op, "boxes", Zeros((3, 5), device="meta"), ValueError, ("device", "meta")),
+        Bad(op, "boxes", [four], ValueError, ("2 images", "1")),
+        Bad(op, "boxes", [four] * 3, ValueError, ("2 images", "3")),
+        Bad(op, "boxes", [], ValueError, ("2 images", "0")),
+        Bad(op, "boxes", [four, five], ValueError, ("boxes[1]", "[2, 5]")),
+        Bad(op, "boxes", [Zeros((4,)), four], ValueError, ("boxes[0]", "[4]")),
+        Bad(op, "boxes", [four, 3.0], TypeError, ("boxes[1]", "float")),
+        Bad(op, "boxes", [Zeros((2, 4), torch.int64), four], TypeError, ("boxes[0]", "int64")),
+        Bad(op, "boxes", [four, meta], ValueError, ("boxes[1]", "device", "meta")),
+    ]
 
 
 SAMPLED = ("deform_conv2d", "gather_columns", "scatter_columns")
@@ -221,6 +277,67 @@ BAD: list[Bad] = [
     *shapes("insert_holes", "weight", (2,), ()),
     *window_errors("insert_holes", "dilation"),
     *(Bad("insert_holes", "weight", value, TypeError) for value in (None, 3.0, [1.0])),
+    # RoI pooling
+    *(row for op in POOLINGS for row in shapes(op, "input", (8, 5, 6), (1, 2, 8, 5, 6))),
+    *(row for op in POOLINGS for row in type_errors(op, "input", None, False)),
+    *(row for op in POOLINGS for row in shapes(op, "boxes", (5,), (3, 4), (3, 6), (3, 5, 1))),
+    *(row for op in POOLINGS for row in box_errors(op)),
+    *(row for op in POOLINGS for row in window_errors(op, "output_size")),
+    *(row for op in POOLINGS for row in number_errors(op, "spatial_scale", 0.0, -0.5)),
+    *(
+        Bad(op, name, value, error, (str(value).strip("'"),))
+        for op, name in (
+            *(("roi_align", "sampling_ratio"), ("ps_roi_align", "sampling_ratio")),
+            *((op, "samples_per_bin") for op in MOVING),
+        )
+        for value, error in (
+            *((4097, ValueError), (2**40, ValueError)),
+            *((1.5, TypeError), ("2", TypeError), (None, TypeError)),
+        )
+    ),
+    *(
+        Bad(op, "samples_per_bin", value, ValueError, (str(value),))
+        for op in MOVING
+        for value in (0, -1)
+    ),
+    *(
+        Bad(op, "semantics", value, ValueError, (*choices, repr(value)))
+        for op, choices in (
+            ("roi_pool", ("caffe", "mmcv")),
+            ("ps_roi_pool", ("rfcn", "torchvision")),
+            ("deform_roi_pool", ("dcn", "mmcv")),
+        )
+        for value in ("aligned", "", None)
+    ),
+    *(row for op in ("ps_roi_pool", MOVING[1]) for row in grouping_errors(op, "group_size")),
+    *(
+        Bad(op, "input", Zeros((2, 9, 5, 6)), ValueError, ("4 groups", "9"))
+        for op in ("ps_roi_pool", "ps_roi_align", "deform_ps_roi_pool")
+    ),
+    *(row for op in MOVING for row in grouping_errors(op, "part_size")),
+    *(
+        Bad(
+            op,
+            "offset",
+            Zeros((3, 4, 2, 2)),
+            ValueError,
+            ("3, 4, 2, 2", "3, 2"),
+            {"part_size": (3, 2)},
+        )
+        for op in MOVING
+    ),
+    *(
+        row
+        for op in MOVING
+        for row in shapes(
+            op,
+            "offset",
+            *((4, 2, 2), (2, 4, 2, 2), (3, 4, 2, 3), (3, 4, 1, 2)),
+            *((3, 3, 2, 2), (3, 0, 2, 2), (3, 6, 2, 2)),
+        )
+    ),
+    *(row for op in MOVING for row in type_errors(op, "offset", "input", True)),
+    *(row for op in MOVING for row in number_errors(op, "offset_scale")),
 ]
 
 
@@ -229,9 +346,9 @@ def arguments_of(bad: Bad) -> dict[str, Any]:
     name = bad.argument
     if bad.op in ("deform_conv2d", "atrous_conv2d") and name == "kernel_size":
         name = "weight"  # whose shape it is
-    value = bad.value.make() if isinstance(bad.value, Zeros) else bad.value
+    value = tree_map_only(Zeros, Zeros.make, bad.value)
     arguments = {
-        key: torch.zeros(SIZES[key], dtype=torch.float64) if default is None else default
+        key: torch.zeros(size_of(bad.op, key), dtype=torch.float64) if default is None else default
         for key, default in CALLS[bad.op].items()
     }
     return {**arguments, name: value, **bad.others}
@@ -241,7 +358,8 @@ def test_the_calls_are_valid() -> None:
     """Otherwise the table would prove nothing."""
     for op, call in CALLS.items():
         name = next(name for name, default in call.items() if default is None)
-        getattr(deformops, op)(**arguments_of(Bad(op, name, Zeros(SIZES[name]), ValueError)))
+        valid = Bad(op, name, Zeros(size_of(op, name)), ValueError)
+        getattr(deformops, op)(**arguments_of(valid))
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
@@ -430,3 +548,97 @@ def test_an_error_leaves_nothing_behind(device: Device) -> None:
         with pytest.raises(RuntimeError):
             device.raw.gather_columns(image, image, None, *options)
     assert torch.equal(device.raw.gather_columns(image, None, None, *options), before)
+
+
+# --- raw ops of RoI pooling -----------------------------------------------------------------------
+
+BINS: dict[str, Any] = {
+    "output_size": [2, 2],
+    "spatial_scale": 0.5,
+    "semantics": "dcn",
+    "group_size": [2, 2],
+    "samples_per_bin": 2,
+    "offset_scale": 0.1,
+    "order": [0, 0],
+}
+IMAGE, ROWS, OFFSET = (Zeros(POOLING_SIZES[name]) for name in ("input", "boxes", "offset"))
+GRAD, INDEX = Zeros((3, 2, 2, 2)), Zeros((3, 8, 2, 2), torch.int32)
+SINGLE = Zeros(ROWS.shape, torch.float32)
+RAW_POOLINGS: dict[str, dict[str, Any]] = {
+    "roi_average": {"input": IMAGE, "boxes": ROWS, "offset": OFFSET, **BINS},
+    "roi_average_backward": {
+        **{"grad_output": GRAD, "input": IMAGE, "boxes": ROWS, "offset": OFFSET, **BINS},
+        "wanted": [True, True],
+    },
+    "roi_pool": {
+        **{"input": IMAGE, "boxes": ROWS, "output_size": [2, 2]},
+        **{"spatial_scale": 0.5, "semantics": "caffe"},
+    },
+    "gather_maxima": {"input": IMAGE, "boxes": ROWS, "index": INDEX},
+    "scatter_maxima": {
+        **{"grad_output": Zeros((3, 8, 2, 2)), "boxes": ROWS, "index": INDEX},
+        "input_size": [2, 8, 5, 6],
+    },
+}
+BAD_RAW_POOLINGS: list[tuple[str, str, Any, dict[str, Any]]] = [
+    *((op, "boxes", Zeros((3, 4)), {}) for op in RAW_POOLINGS),
+    *((op, "boxes", SINGLE, {}) for op in RAW_POOLINGS),
+    *((op, "boxes", ROWS, {"input": Zeros((2, 8, 5, 6), torch.float32)}) for op in ("roi_pool",)),
+    *((op, "output_size", [2, 0], {}) for op in ("roi_pool", "roi_average")),
+    *((op, "output_size", [2**31, 1], {}) for op in ("roi_pool", "roi_average")),
+    *((op, "spatial_scale", 0.0, {}) for op in ("roi_pool", "roi_average")),
+    *((op, "spatial_scale", float("nan"), {}) for op in ("roi_pool", "roi_average")),
+    *((op, "semantics", "none", {}) for op in ("roi_pool", "roi_average")),
+    ("roi_average", "group_size", [0, 2], {}),
+    ("roi_average", "input", Zeros((2, 9, 5, 6)), {}),
+    ("roi_average", "samples_per_bin", 0, {}),
+    ("roi_average", "samples_per_bin", 4097, {}),
+    ("roi_average", "samples_per_bin", 2, {"semantics": "rfcn", "offset": None}),
+    ("roi_average", "offset_scale", float("inf"), {}),
+    ("roi_average", "offset", OFFSET, {"semantics": "rfcn", "samples_per_bin": 0}),
+    ("roi_average", "order", [0, 2], {}),
+    ("roi_average", "order", [1, 0], {"semantics": "rfcn", "samples_per_bin": 0, "offset": None}),
+    *(
+        ("roi_average", "offset", Zeros(shape), {})
+        for shape in ((2, 4, 2, 2), (3, 3, 2, 2), (3, 0, 2, 2), (3, 6, 2, 2), (3, 4, 0, 2))
+    ),
+    *(
+        ("roi_average_backward", "grad_output", Zeros(shape), {})
+        for shape in ((3, 2, 2), (2, 2, 2, 2), (3, 8, 2, 2), (3, 2, 2, 3))
+    ),
+    ("roi_average_backward", "grad_output", Zeros(GRAD.shape, torch.float32), {}),
+    ("roi_average_backward", "wanted", [False, True], {"offset": None}),
+    *(
+        ("gather_maxima", "index", Zeros(shape, torch.int32), {})
+        for shape in ((3, 8, 2), (2, 8, 2, 2), (3, 7, 2, 2))
+    ),
+    ("gather_maxima", "index", Zeros(INDEX.shape, torch.int64), {}),
+    ("gather_maxima", "index", Zeros(INDEX.shape), {}),
+    ("scatter_maxima", "index", Zeros((3, 8, 2, 3), torch.int32), {}),
+    ("scatter_maxima", "index", Zeros(INDEX.shape, torch.int64), {}),
+    ("scatter_maxima", "grad_output", Zeros((3, 7, 2, 2)), {}),
+    ("scatter_maxima", "input_size", [2, 8, -1, 6], {}),
+    ("scatter_maxima", "input_size", [2, 8, 5], {}),
+]
+
+
+@pytest.mark.parametrize("fake", [False, True], ids=["real", "fake"])
+@pytest.mark.parametrize(("op", "argument", "value", "others"), BAD_RAW_POOLINGS, ids=str)
+def test_raw_poolings(
+    device: Device, fake: bool, op: str, argument: str, value: Any, others: dict[str, Any]
+) -> None:
+    valid = RAW_POOLINGS[op]
+    given = tree_map_only(Zeros, Zeros.make, list({**valid, argument: value, **others}.values()))
+    moved = tree_map_only(Tensor, lambda tensor: tensor.to(device.type), given)
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+    if isinstance(mode, FakeTensorMode):
+        moved = tree_map_only(Tensor, mode.from_tensor, moved)
+    errors = (RuntimeError, ValueError, TypeError)
+    with mode, pytest.raises(errors, match=f"{op}: {argument}: "):
+        getattr(device.raw, op)(*moved)
+
+
+@pytest.mark.parametrize("op", RAW_POOLINGS)
+def test_the_raw_poolings_are_valid(device: Device, op: str) -> None:
+    given = tree_map_only(Zeros, Zeros.make, list(RAW_POOLINGS[op].values()))
+    getattr(device.raw, op)(*tree_map_only(Tensor, lambda tensor: tensor.to(device.type), given))

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from deformops import onnx as deformops_onnx
-from deformops.nn import DeformConv2dPack, ModulatedDeformConv2dPack
+from deformops.nn import (
+    DeformConv2dPack,
+    DeformRoIPool,
+    ModulatedDeformConv2dPack,
+    PSRoIAlign,
+    RoIAlign,
+    RoIPool,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX engines come with [bench]")
 pytest.importorskip("onnxscript", reason="torch's ONNX exporter needs it")
 
 
-def export(layer: nn.Module, input: Tensor, file: Path) -> None:
-    sizes = ({0: torch.export.Dim("n"), 2: torch.export.Dim("h")},)
+def export(layer: nn.Module, input: Tensor, file: Path, *boxes: Tensor) -> None:
+    sizes: tuple[Any, ...] = ({0: torch.export.Dim("n"), 2: torch.export.Dim("h")},)
+    if boxes:
+        sizes += ({0: torch.export.Dim("k")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             layer,
-            (input,),
+            (input, *boxes),
             dynamo=True,
             opset_version=19,
             dynamic_shapes=sizes,
@@ -49,3 +59,46 @@ def test_what_onnx_does_not_have(tmp_path: Path) -> None:
     layer = DeformConv2dPack(2, 2, 3, padding=1, border="v1")
     with pytest.raises(Exception, match="border 'v2'"):
         export(layer, torch.randn(1, 2, 5, 5), tmp_path / "layer.onnx")
+
+
+def boxes_in(images: int, count: int) -> Tensor:
+    """Boxes inside and across the borders of maps of 9 x 11 pixels at scale 1 / 2."""
+    corners = torch.rand(count, 4) * 16 - 3
+    corners[:, 2:] = corners[:, :2] + 2 + corners[:, 2:].abs()
+    return torch.cat([torch.randint(images, (count, 1)).float(), corners], 1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        RoIPool((3, 2), 0.5),
+        RoIAlign((3, 2), 0.5),
+        RoIAlign((3, 2), 0.5, 2, aligned=True),
+        RoIAlign((3, 2), 0.5, -1, aligned=True),
+    ],
+    ids=str,
+)
+def test_an_engine_agrees_on_poolings(layer: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    export(layer, torch.randn(2, 4, 9, 11), tmp_path / "layer.onnx", boxes_in(2, 5))
+    session = onnxruntime.InferenceSession(str(tmp_path / "layer.onnx"))
+    names = [argument.name for argument in session.get_inputs()]
+    for images, count, height in ((2, 5, 9), (3, 7, 14)):
+        input, boxes = torch.randn(images, 4, height, 11), boxes_in(images, count)
+        given = dict(zip(names, (input.numpy(), boxes.numpy()), strict=True))
+        (output,) = session.run(None, given)
+        torch.testing.assert_close(torch.from_numpy(output), layer(input, boxes))
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (RoIPool(2, semantics="mmcv"), "semantics 'caffe'"),
+        (PSRoIAlign(2), r"groups \(2, 2\)"),
+        (DeformRoIPool(2), "semantics 'dcn'"),
+    ],
+    ids=str,
+)
+def test_poolings_that_onnx_does_not_have(layer: nn.Module, says: str, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=says):
+        export(layer, torch.randn(2, 4, 9, 11), tmp_path / "layer.onnx", boxes_in(2, 5))

@@ -107,8 +107,16 @@ def roi_pool_shape(
 
 
 def _index_dtype(height: Any, width: Any) -> torch.dtype:
-    """Wide enough for the number of a pixel."""
-    return torch.int32 if height * width <= torch.iinfo(torch.int32).max else torch.int64
+    """Wide enough for the number of a pixel; of sizes that are not known yet, int32.
+
+    To ask whether they fit would make a condition of it, on which an export with named sizes fails.
+    """
+    pixels, largest = height * width, torch.iinfo(torch.int32).max
+    if isinstance(pixels, torch.SymInt):
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return torch.int64 if statically_known_true(pixels > largest) else torch.int32
+    return torch.int64 if pixels > largest else torch.int32
 
 
 def _check_index(
