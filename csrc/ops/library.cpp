@@ -112,13 +112,12 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.impl("scatter_columns", TORCH_BOX(&deformops::scatter_columns<deformops::Device>));   \
   m.impl("contract_columns", TORCH_BOX(&deformops::contract_columns<deformops::Device>)); \
   m.impl("deform_conv2d", TORCH_BOX(&deformops::deform_conv2d<deformops::Device>));       \
-  m.impl("deform_conv2d_backward", TORCH_BOX(&deformops::deform_conv2d_backward<deformops::Device>))
-
-#define DEFORMOPS_REGISTER_POOLING(m, Device)                                         \
-  m.impl("roi_pool", TORCH_BOX(&deformops::roi_pool<deformops::Device>));             \
-  m.impl("gather_maxima", TORCH_BOX(&deformops::gather_maxima<deformops::Device>));   \
-  m.impl("scatter_maxima", TORCH_BOX(&deformops::scatter_maxima<deformops::Device>)); \
-  m.impl("roi_average", TORCH_BOX(&deformops::roi_average<deformops::Device>));       \
+  m.impl("deform_conv2d_backward",                                                        \
+         TORCH_BOX(&deformops::deform_conv2d_backward<deformops::Device>));               \
+  m.impl("roi_pool", TORCH_BOX(&deformops::roi_pool<deformops::Device>));                 \
+  m.impl("gather_maxima", TORCH_BOX(&deformops::gather_maxima<deformops::Device>));       \
+  m.impl("scatter_maxima", TORCH_BOX(&deformops::scatter_maxima<deformops::Device>));     \
+  m.impl("roi_average", TORCH_BOX(&deformops::roi_average<deformops::Device>));           \
   m.impl("roi_average_backward", TORCH_BOX(&deformops::roi_average_backward<deformops::Device>))
 
 #define DEFORMOPS_REGISTER_SUPPRESSION(m, Device)                             \
@@ -145,7 +144,6 @@ DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CompositeExplicitAutograd, m) {
 }
 DEFORMOPS_LIBRARY_IMPL(DEFORMOPS_NAMESPACE, CPU, m) {
   DEFORMOPS_REGISTER(m, CpuKernels);
-  DEFORMOPS_REGISTER_POOLING(m, CpuKernels);
   DEFORMOPS_REGISTER_SUPPRESSION(m, CpuKernels);
   DEFORMOPS_REGISTER_LATTICE(m, CpuKernels);
 }

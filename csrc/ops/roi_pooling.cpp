@@ -364,7 +364,7 @@ std::tuple<Tensor, Tensor> roi_average_backward(Tensor grad_output, Tensor input
 #if !defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CpuKernels);
 #endif
-#if defined(DEFORMOPS_CUDA_POOLING)
+#if defined(DEFORMOPS_WITH_CUDA) || defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CudaKernels);
 #endif
 

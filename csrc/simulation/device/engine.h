@@ -52,6 +52,9 @@ DEFORMOPS_SIMULATION_API void memory_fence(Fence scope);
 
 [[noreturn]] DEFORMOPS_SIMULATION_API void refuse_launch_bounds(unsigned max_threads);
 
+// A kernel found its arguments wrong. On a GPU a failed assert ends the launch.
+[[noreturn]] DEFORMOPS_SIMULATION_API void refuse_arguments(const char* message, Site site);
+
 // --- memory --------------------------------------------------------------------------------------
 // Storage of a __shared__ variable in the running block; identity tells declarations apart.
 DEFORMOPS_SIMULATION_API void* static_shared(const void* identity, const char* name, size_t bytes,

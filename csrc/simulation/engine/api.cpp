@@ -28,6 +28,10 @@ void refuse_launch_bounds(unsigned max_threads) {
                             std::to_string(max_threads));
 }
 
+void refuse_arguments(const char* message, Site site) {
+  Device::get().fail("assertion", message, site);
+}
+
 int block_barrier(BarrierResult result, int predicate, Site site) {
   return Device::get().block.wait_at_barrier(result, predicate, site);
 }
