@@ -13,6 +13,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include "core/context.h"
+#include "core/huge_pages.h"
 #include "core/scalars.h"
 #include "core/view.h"
 
@@ -94,9 +95,14 @@ inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes,
                          bool channels_last = false,
                          std::optional<ScalarType> dtype = std::nullopt) {
   using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(
+  const Tensor tensor = torch::stable::empty(
       sizes, dtype.value_or(like.scalar_type()), std::nullopt, like.device(), std::nullopt,
       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  // What malloc takes fresh from the system each time; smaller blocks it has kept.
+  constexpr size_t kFresh = size_t{32} << 20;
+  const size_t bytes = static_cast<size_t>(tensor.numel()) * tensor.element_size();
+  if (tensor.is_cpu() && bytes >= kFresh) use_huge_pages(tensor.mutable_data_ptr(), bytes);
+  return tensor;
 }
 
 // Small requests share a block, because on a small input a call of the allocator costs as much as a

@@ -1,23 +1,9 @@
 // The entries of kernels/convolution.h: the kernels of the instruction set that this machine runs.
 #include "kernels/convolution.h"
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/run_chosen.h"
 
 namespace deformops::cpu {
-
-#if defined(__x86_64__)
-#define DEFORMOPS_RUN_CHOSEN(call)    \
-  switch (chosen_instruction_set()) { \
-    case InstructionSet::avx512:      \
-      return avx512::call;            \
-    case InstructionSet::avx2:        \
-      return avx2::call;              \
-    case InstructionSet::portable:    \
-      return portable::call;          \
-  }
-#else
-#define DEFORMOPS_RUN_CHOSEN(call) return portable::call
-#endif
 
 template <class T>
 void gather_columns(const Context& context, const SampledWindow<T>& window, View<const T, 4> input,

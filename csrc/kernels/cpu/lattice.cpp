@@ -3,24 +3,10 @@
 #include "kernels/lattice.h"
 
 #include "kernels/cpu/lattice_isa.h"
+#include "kernels/cpu/run_chosen.h"
 #include "kernels/mean_field.h"
 
 namespace deformops::cpu {
-
-#if defined(__x86_64__)
-#define DEFORMOPS_RUN_CHOSEN(call)    \
-  switch (chosen_instruction_set()) { \
-    case InstructionSet::avx512:      \
-      return avx512::call;            \
-    case InstructionSet::avx2:        \
-      return avx2::call;              \
-    case InstructionSet::portable:    \
-      break;                          \
-  }                                   \
-  return portable::call
-#else
-#define DEFORMOPS_RUN_CHOSEN(call) return portable::call
-#endif
 
 template <class T>
 void lattice_extent(const Context& context, View<const T, 3> features, LatticeExtent& extent) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/huge_pages.h"
+#include "core/huge_pages.h"
 #include "kernels/cpu/lattice_rows.h"
 #include "kernels/cpu/lattice_waves.h"
 #include "kernels/lattice.h"
