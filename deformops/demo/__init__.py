@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = _missing(arguments.photo)
     if missing:
         return _fail(f"the demo needs {' and '.join(missing)}: pip install 'deformops-vision[viz]'")
-    from deformops.demo import follow, photo, straighten
+    from deformops.demo import boxes, follow, photo, straighten
 
     start = time.perf_counter()
     try:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(f"{arguments.photo} cannot be read as an image: {error}")
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for scene in (straighten, follow):
+        for scene in (straighten, follow, boxes):
             scene.show(image, arguments.output, _say)
     except OSError as error:
         return _fail(f"the pictures cannot be written: {error}")
