@@ -2,10 +2,11 @@
 
 add_library(deformops_settings INTERFACE)
 target_include_directories(deformops_settings INTERFACE ${PROJECT_SOURCE_DIR}/csrc)
-# Messages name a file by its path in the checkout, not by where the building machine has it.
+# Messages name a file by its path in the checkout, not by where the building machine has it. The last map that fits
+# counts: a build folder inside the checkout is no part of a name.
 set(relative_paths -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
 target_compile_options(deformops_settings INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffunction-sections;-fdata-sections;${relative_paths}>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffunction-sections;-fdata-sections;${relative_paths};-ffile-prefix-map=${CMAKE_BINARY_DIR}=.>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,${relative_paths}>)
 
 set(DEFORMOPS_KERNEL_OBJECTS "")
