@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "info": ("deformops.cli.info", "show versions, devices and what is missing"),
     "check": ("deformops.cli.check", "check every op on this machine"),
+    "crf": ("deformops.cli.crf", "refine labels along what a photo shows"),
     "demo": ("deformops.demo", "show on a photo what the ops do"),
 }
 

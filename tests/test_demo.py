@@ -13,15 +13,16 @@ import torch
 
 pytest.importorskip("PIL", reason="extra [viz] is not installed")
 pytest.importorskip("matplotlib", reason="extra [viz] is not installed")
+pytest.importorskip("imgviz", reason="extra [viz] is not installed")
 
 from PIL import Image
 
 from deformops import demo
 from deformops.analysis import sampling_points
-from deformops.demo import boxes, follow, photo, sheet, straighten
+from deformops.demo import boxes, follow, photo, refine, sheet, straighten
 from deformops.demo.warp import Warp, inside, pixel_grid, sample_exactly
 
-PICTURES = {straighten.FILE, follow.FILE, boxes.FILE}
+PICTURES = {straighten.FILE, follow.FILE, boxes.FILE, refine.FILE}
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -37,8 +38,9 @@ def run_demo(*arguments: str) -> int:
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pictures: what is drawn is the same."""
+    """Small pictures, and the time of CRFs not measured: what is drawn is the same."""
     monkeypatch.setattr(sheet, "PIXELS_PER_INCH", 20)
+    monkeypatch.setattr(refine, "_compare_times", lambda *_: None)
 
 
 @pytest.mark.parametrize("size", [(300, 451), (40, 7), (1, 1)])
@@ -147,6 +149,46 @@ def test_the_same_photo_gives_the_same_pictures(tmp_path: Path) -> None:
     for name in PICTURES:
         pictures = [(tmp_path / run / name).read_bytes() for run in ("first", "second")]
         assert pictures[0] == pictures[1], name
+
+
+def test_blocks_have_their_most_frequent_label() -> None:
+    labels = torch.zeros(30, 50, dtype=torch.int64)
+    labels[:, 20:] = 5
+    labels[3, 3] = 9
+    blocks = refine.coarse(labels)
+    assert blocks.shape == labels.shape
+    assert (blocks[:, :24] == 0).all()
+    assert (blocks[:, 24:] == 5).all()
+
+
+def test_the_border_is_not_counted() -> None:
+    labels = torch.zeros(20, 20, dtype=torch.int64)
+    labels[10, 10] = 3
+    counted = refine.with_border(labels)
+    assert counted[10, 10] == 3
+    assert int((counted == refine.VOID).sum()) == 11 * 11 - 1
+    assert (counted[5:16, 5:16] > 0).all()
+
+
+def test_the_mask_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All labels that blocks leave much of."""
+    monkeypatch.setattr(sheet, "PIXELS_PER_INCH", 20)
+    monkeypatch.setattr(refine, "ROUNDS", 1)
+    lines: list[str] = []
+    refine.show(torch.zeros(3, 1, 1), tmp_path, lines.append)
+    text = "\n".join(lines)
+    whole = re.search(r"mean IoU +(\S+)% before, (\S+)% after", text)
+    assert whole is not None
+    assert float(whole[2]) > float(whole[1]) + 3
+    parts = re.findall(r"(\w+) (\d+)% -> (\d+)%", text)
+    assert {name for name, *_ in parts} == {
+        "background",
+        "bottle",
+        "chair",
+        "diningtable",
+        "person",
+    }
+    assert all(int(after) > int(before) for name, before, after in parts if name != "chair")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16"])

@@ -1,7 +1,8 @@
 """`deformops demo`: what the package computes, shown on a photo and measured.
 
 A scene is a module with a function `show(photo, output, say)`: it prints its figures with `say` and
-writes its picture to the folder `output`. Pictures depend on the photo alone.
+writes its picture to the folder `output`. Pictures depend on the photo alone; that of `refine`,
+which needs a photo whose labels are known, is always the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import time
 from pathlib import Path
 
 # What the extra [viz] brings: module, distribution.
-NEEDED = {"PIL": "Pillow", "matplotlib": "matplotlib", "skimage": "scikit-image"}
+NEEDED = {
+    "PIL": "Pillow",
+    "imgviz": "imgviz",
+    "matplotlib": "matplotlib",
+    "skimage": "scikit-image",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = _missing(arguments.photo)
     if missing:
         return _fail(f"the demo needs {' and '.join(missing)}: pip install 'deformops-vision[viz]'")
-    from deformops.demo import boxes, follow, photo, straighten
+    from deformops.demo import boxes, follow, photo, refine, straighten
 
     start = time.perf_counter()
     try:
@@ -51,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(f"{arguments.photo} cannot be read as an image: {error}")
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for scene in (straighten, follow, boxes):
+        for scene in (straighten, follow, boxes, refine):
             scene.show(image, arguments.output, _say)
     except OSError as error:
         return _fail(f"the pictures cannot be written: {error}")
