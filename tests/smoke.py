@@ -8,6 +8,7 @@ Run by .ci/run in environments that have only the wheel, with the oldest and the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -65,17 +66,47 @@ def gradients() -> None:
 def transforms() -> None:
     """What rests on parts of torch that may move between versions."""
 
-    def function(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def convolve(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return deformops.deform_conv2d(input, offset, weight, padding=1)
 
+    def pool(input: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return deformops.roi_pool(input * factor, boxes, 2)
+
     offset, weight = torch.rand(1, 18, 3, 4).double(), torch.randn(2, 2, 3, 3).double()
+    boxes, factor = torch.tensor([[0.0, 0, 0, 3, 2], [0, 1, 1, 2, 2]]), torch.rand(3, 4).double()
+    transforms_of("deform_conv2d", convolve, weight)
+    transforms_of("roi_pool", pool, factor)
+
+
+def transforms_of(
+    name: str,
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    parameter: torch.Tensor,
+) -> None:
     input, inputs = torch.randn(1, 2, 3, 4).double(), torch.randn(3, 1, 2, 3, 4).double()
-    forwards = torch.func.jacfwd(function)(input, weight)
-    check("jacfwd = jacrev", forwards, torch.func.jacrev(function)(input, weight), 1e-10)
-    loop = torch.stack([function(one, weight) for one in inputs])
-    check("vmap = loop", torch.vmap(function, (0, None))(inputs, weight), loop, 1e-10)
+    forwards = torch.func.jacfwd(function)(input, parameter)
+    backwards = torch.func.jacrev(function)(input, parameter)
+    check(f"{name}: jacfwd = jacrev", forwards, backwards, 1e-10)
+    loop = torch.stack([function(one, parameter) for one in inputs])
+    batched = torch.vmap(function, (0, None))(inputs, parameter)
+    check(f"{name}: vmap = loop", batched, loop, 1e-10)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    check("compiled", compiled(input, weight), function(input, weight), 1e-10)
+    leaf = input.clone().requires_grad_()
+    check(f"{name}: compiled", compiled(leaf, parameter), function(input, parameter), 1e-10)
+    (got,) = torch.autograd.grad(compiled(leaf, parameter).sin().sum(), leaf)
+    (want,) = torch.autograd.grad(function(leaf, parameter).sin().sum(), leaf)
+    check(f"{name}: gradient of compiled", got, want, 1e-10)
+
+
+def pooling() -> None:
+    ramp = torch.arange(48.0).reshape(1, 1, 6, 8)
+    boxes = [torch.tensor([[1.0, 1.0, 4.0, 4.0]])]
+    check("roi_pool", deformops.roi_pool(ramp, boxes, 2)[0, 0], ramp[0, 0, 2:5:2, 2:5:2], 0)
+    middle = deformops.roi_align(ramp, boxes, 1, 1.0, 2, True)
+    check("roi_align", middle.flatten(), torch.tensor([2 * 8 + 2.0]), 1e-5)
+    offset = torch.tensor([2.5, 0.0]).reshape(1, 2, 1, 1)
+    still, moved = (deformops.deform_roi_pool(ramp, boxes, o, 1) for o in (None, offset))
+    check("deform_roi_pool, a quarter of four pixels", moved - still, torch.ones(1), 1e-5)
 
 
 def main() -> None:
@@ -88,6 +119,7 @@ def main() -> None:
         bilinear_weights,
         transpose_identity,
         gradients,
+        pooling,
         transforms,
     )
     for part in parts:
