@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ class Pooled(Function):
     """A function of RoI pooling; its boxes are constants, two for each image."""
 
     def __init__(self, function: str, pooling: Pooling, classes: int | None = None, **options: Any):
-        parts = (2, 1) if options.get("part_size") else None
+        parts = options.get("part_size")
         case = kink_free_case(pooling, channels=1, boxes=4, classes=classes, part_size=parts)
         self.name = "roi_pool" if function == "roi_pool" else "roi_average"
         self.names = ["input"] if case.offset is None else ["input", "offset"]
@@ -133,9 +134,14 @@ class Pooled(Function):
 SAMPLES = {"samples_per_bin": 2, "offset_scale": 0.43}
 
 
-def deformed(semantics: str, name: str = "deform_roi_pool", **options: Any) -> Pooled:
+def deformed(
+    semantics: str,
+    name: str = "deform_roi_pool",
+    output_size: tuple[int, int] = (2, 2),
+    **options: Any,
+) -> Pooled:
     groups = (1, 2) if name == "deform_ps_roi_pool" else (1, 1)
-    raw = Pooling("dcn" if semantics == "dcn" else "aligned", (2, 2), 0.37, groups, 2, 0.43)
+    raw = Pooling("dcn" if semantics == "dcn" else "aligned", output_size, 0.37, groups, 2, 0.43)
     if name == "deform_ps_roi_pool":
         return Pooled(name, raw, 2, group_size=groups, **SAMPLES, **options)
     return Pooled(name, raw, 1, semantics=semantics, **SAMPLES, **options)
@@ -156,7 +162,7 @@ FUNCTIONS: dict[str, Callable[[], Function]] = {
     "ps_roi_pool": lambda: Pooled("ps_roi_pool", Pooling("rfcn", (2, 2), 0.37, (2, 2))),
     "deform_roi_pool": lambda: deformed("dcn"),
     "deform_roi_pool, mmcv": lambda: deformed("mmcv"),
-    "deform_roi_pool, parts": lambda: deformed("dcn", part_size=(2, 1)),
+    "deform_roi_pool, parts": lambda: deformed("dcn", output_size=(4, 2), part_size=(3, 1)),
     "deform_ps_roi_pool": lambda: deformed("dcn", "deform_ps_roi_pool"),
 }
 PLAIN = ("deform_conv2d", "gather_columns", "scatter_columns", "roi_pool", "deform_ps_roi_pool")
@@ -405,6 +411,104 @@ def test_nested_vmap(plain_function: Function) -> None:
     torch.testing.assert_close(got, want)
 
 
+# --- boxes: constants that a batch may have many of -----------------------------------------------
+
+
+def many_boxes() -> Tensor:
+    """Three sets of four boxes, of the same numbers of images in other orders."""
+    boxes = Pooled("roi_align", Pooling("aligned", (2, 2), 0.37)).boxes
+    moved = [boxes, boxes.flip(0), boxes.roll(1, 0)]
+    shift = torch.tensor([0, 0.31, 0.17, 0.23, 0.41], dtype=torch.float64)
+    return torch.stack([one + index * shift for index, one in enumerate(moved)])
+
+
+POOLED_OF_BOXES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "maximum": lambda x, boxes, _: deformops.roi_pool(x, boxes, 2, 0.37),
+    "mean": lambda x, boxes, _: deformops.roi_align(x, boxes, 2, 0.37, 2),
+    "pixels": lambda x, boxes, _: deformops.ps_roi_pool(x, boxes, 2, 0.37),
+    "moved": lambda x, boxes, moves: deformops.deform_roi_pool(x, boxes, moves, 2, 0.37),
+}
+
+
+@pytest.mark.parametrize("batched", subsets(2), ids=str)
+@pytest.mark.parametrize("name", POOLED_OF_BOXES)
+def test_vmap_over_boxes(name: str, batched: tuple[bool, bool]) -> None:
+    """With images and offsets of each item's own, or shared: values, gradients, tangents."""
+    function = POOLED_OF_BOXES[name]
+    image = torch.randn(2, 4, 6, 7, dtype=torch.float64)
+    offset = torch.randn(4, 2, 2, 2, dtype=torch.float64)
+    tensors = [
+        batch(image, 1) if batched[0] else image,
+        many_boxes(),
+        batch(offset, 0) if batched[1] else offset,
+    ]
+    dims = [1 if batched[0] else None, 0, 0 if batched[1] else None]
+    got = vmap(function, in_dims=tuple(dims))(*tensors)
+    torch.testing.assert_close(got, looped(function, tensors, dims))
+
+    wanted = (0, 2) if name == "moved" else (0,)
+    gradients = grad(loss(function), argnums=wanted)
+    for one, other in zip(
+        vmap(gradients, in_dims=tuple(dims))(*tensors),
+        looped(gradients, tensors, dims),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+    def pushed(x: Tensor, boxes: Tensor, moves: Tensor) -> Tensor:
+        tangents = (x.cos(), moves.cos())
+        tangent: Tensor = jvp(lambda a, b: function(a, boxes, b), (x, moves), tangents)[1]
+        return tangent
+
+    got = vmap(pushed, in_dims=tuple(dims))(*tensors)
+    torch.testing.assert_close(got, looped(pushed, tensors, dims))
+
+
+@pytest.mark.parametrize("number", [2.0, -1.0, 3.0, 0.5])
+@pytest.mark.parametrize("name", POOLED_OF_BOXES)
+def test_vmap_does_not_lend_images(name: str, number: float) -> None:
+    """A box of an image that there is not gets none of another item's."""
+    images = torch.randn(3, 2, 4, 6, 7, dtype=torch.float64)
+    boxes, offset = many_boxes(), torch.zeros(4, 2, 2, 2, dtype=torch.float64)
+    boxes[0, 1, 0] = number
+    with pytest.raises(RuntimeError, match="image"):
+        vmap(POOLED_OF_BOXES[name], in_dims=(0, 0, None))(images, boxes, offset)
+
+
+@pytest.mark.parametrize("name", POOLED_OF_BOXES)
+def test_boxes_have_no_gradient(name: str) -> None:
+    """As in all implementations: corners are constants, in reverse and in forward mode."""
+    function = POOLED_OF_BOXES[name]
+    image = torch.randn(2, 4, 6, 7, dtype=torch.float64)
+    boxes = many_boxes()[0].requires_grad_()
+    offset = torch.zeros(4, 2, 2, 2, dtype=torch.float64)
+    assert not function(image, boxes, offset).requires_grad
+    held = boxes.detach()
+    tangent = jvp(lambda b: function(image, b, offset), (held,), (torch.ones_like(held),))[1]
+    assert not tangent.any()
+
+
+def test_raw_ops_take_boxes_for_constants() -> None:
+    """Also of boxes that ask for a gradient, or have a tangent, of another type than the result."""
+    image = torch.randn(2, 4, 6, 7, requires_grad=True)
+    boxes = many_boxes()[0].float().requires_grad_()
+    half, held = image.detach().half(), boxes.detach()
+    bins = ([2, 2], 0.37, "aligned", [1, 1], 2, 0.1, [0, 0])
+    raw = torch.ops.deformops
+    functions: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda x, b: raw.roi_average(x, b, None, *bins),
+        lambda x, b: raw.roi_pool(x, b, [2, 2], 0.37, "caffe")[0],
+    ]
+    for function in functions:
+        output = function(image, boxes)
+        gradients = torch.autograd.grad(output.sum(), (image, boxes), allow_unused=True)
+        assert gradients[0].count_nonzero() > 0
+        assert gradients[1] is None
+        tangent = jvp(partial(function, half), (held,), (held,))[1]
+        assert tangent.dtype == torch.float16
+        assert not tangent.any()
+
+
 def test_empty_vmap_item(plain_function: Function) -> None:
     """Items with an empty batch of images inside."""
     empty = plain_function.empty()
@@ -450,6 +554,49 @@ def test_only_wanted_gradients_are_computed(asked: tuple[bool, ...]) -> None:
         assert list(recorded.calls[0][1]["wanted"]) == flags
     else:
         assert recorded.calls == []
+
+
+@pytest.mark.parametrize("asked", subsets(2), ids=str)
+def test_only_wanted_gradients_of_poolings_are_computed(asked: tuple[bool, bool]) -> None:
+    function = FUNCTIONS["deform_roi_pool"]()
+    leaves = [
+        tensor.clone().requires_grad_(flag)
+        for tensor, flag in zip(function.tensors, asked, strict=True)
+    ]
+    output = function(*leaves)
+    with Calls() as recorded:
+        output.sum().backward()
+    assert [leaf.grad is not None for leaf in leaves] == list(asked)
+    assert [name for name, _ in recorded.calls] == ["roi_average_backward"]
+    assert list(recorded.calls[0][1]["wanted"]) == list(asked)
+
+
+def test_the_index_of_a_maximum_is_kept_for_derivatives_alone() -> None:
+    """Nobody else asks for it: it takes memory and time."""
+    function = FUNCTIONS["roi_pool"]()
+    (image,) = function.tensors
+
+    def asked(call: Callable[[], Any]) -> list[bool]:
+        with Calls() as recorded:
+            call()
+        calls = [given for name, given in recorded.calls if name == "roi_pool"]
+        return [given.get("want_index", True) for given in calls]
+
+    leaf = image.clone().requires_grad_()
+    assert asked(lambda: function(image)) == [False]
+    assert asked(lambda: function(leaf)) == [True]
+    with torch.no_grad():
+        assert asked(lambda: function(leaf)) == [False]
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(image, torch.ones_like(image))
+        assert asked(lambda: function(dual)) == [True]
+        assert asked(lambda: function(image)) == [False]
+    with torch.inference_mode():
+        assert asked(lambda: function(image)) == [False]
+    stacked = torch.stack([image, image])
+    assert asked(lambda: vmap(function)(stacked)) == [False]
+    assert asked(lambda: grad(loss(function))(image)) == [True]
+    assert asked(lambda: vmap(grad(loss(function)))(stacked)) == [True]
 
 
 def test_no_gradient_work_without_gradients(plain_function: Function) -> None:
