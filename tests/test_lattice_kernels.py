@@ -181,8 +181,8 @@ def test_one_vertex_has_everything(device: Device) -> None:
 @pytest.mark.parametrize(
     ("labels", "kinds"),
     [
-        (1, [0]),
-        (2, [1]),
+        (1, [0] * 5),
+        (2, [1] * 5),
         (21, [0, 0]),
         (7, [2, 0, 1, 2, 0]),
         (35, [2]),
