@@ -8,7 +8,8 @@
 // standard deviations of the Gaussian that splat, blur and slice make together.
 //
 // Simplices are found for kLanes points at a time: innermost loops over points are vectors on the
-// CPU, and nothing on a GPU, where a thread has one point.
+// CPU, and nothing on a GPU, where a thread has one point. Every product that is added to something
+// is written as one rounding, so that all compilers find the same vertices.
 #pragma once
 
 #include <cmath>
@@ -53,32 +54,35 @@ DEFORMOPS_INLINE void lift(int d, const C* scales, const Feature& feature,
   // From the last feature on, lifted[i] holds the sum of those behind it.
   for (int i = d - 1; i >= 0; --i) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      const C scaled = feature(i, lane) * scales[i];
-      const C behind = at.lifted[i + 1][lane];
-      at.lifted[i + 1][lane] = behind - static_cast<C>(i + 1) * scaled;
-      at.lifted[i][lane] = behind + scaled;
+      const C x = feature(i, lane), behind = at.lifted[i + 1][lane];
+      at.lifted[i + 1][lane] = std::fma(x, -static_cast<C>(i + 1) * scales[i], behind);
+      at.lifted[i][lane] = std::fma(x, scales[i], behind);
     }
   }
 }
 
-// Its transpose, for one point: features[i] = <E (scales * unit vector i), lifted>.
-template <class C>
-DEFORMOPS_INLINE void lift_transposed(int d, const C* scales, const C* lifted, C* features) {
+// Its transpose, for one point: store(i, <E (scales * unit vector i), lifted>).
+template <class C, class Store>
+DEFORMOPS_INLINE void lift_transposed(int d, const C* scales, const C* lifted, const Store& store) {
   C before = C(0);
   for (int i = 0; i < d; ++i) {
     before += lifted[i];
-    features[i] = scales[i] * (before - static_cast<C>(i + 1) * lifted[i + 1]);
+    store(i, scales[i] * (before - static_cast<C>(i + 1) * lifted[i + 1]));
   }
 }
 
+// `share` is 1 / (d + 1), here and below: a division is slow on a GPU.
 template <class C, int kLanes>
-DEFORMOPS_INLINE void find_simplex(int d, const Simplices<C, kLanes>& at) {
-  const C side = static_cast<C>(d + 1);
+DEFORMOPS_INLINE void find_simplex(int d, C share, const Simplices<C, kLanes>& at) {
+  const C side = static_cast<C>(d + 1), half = side / 2;
   int32_t excess[kLanes];  // how far the nearest multiples of d + 1 are from the plane, in sides
   for (int lane = 0; lane < kLanes; ++lane) excess[lane] = 0;
   for (int i = 0; i <= d; ++i) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      const C sides = std::ceil(at.lifted[i][lane] / side - C(0.5));
+      const C x = at.lifted[i][lane];
+      C sides = std::floor(std::fma(x, share, C(0.5)));
+      const C rest = std::fma(-sides, side, x);
+      sides += rest > half ? C(1) : rest <= -half ? C(-1) : C(0);
       const int32_t whole = static_cast<int32_t>(sides);
       at.base[i][lane] = whole * (d + 1);
       at.rank[i][lane] = 0;
@@ -115,8 +119,8 @@ DEFORMOPS_INLINE int32_t corner_coordinate(int d, int32_t base, int32_t rank, in
 // The weight of corner k is a difference of two coordinates' distances from the base, in sides:
 //     weight[k] = t(rank d - k) - t(rank d + 1 - k), and 1 more for k = 0, of ranks modulo d + 1.
 template <class C, int kLanes, class Store>
-DEFORMOPS_INLINE void corner_weights(int d, const Simplices<C, kLanes>& at, const Store& store) {
-  const C share = C(1) / static_cast<C>(d + 1);
+DEFORMOPS_INLINE void corner_weights(int d, C share, const Simplices<C, kLanes>& at,
+                                     const Store& store) {
   for (int k = 0; k <= d; ++k) {
     const int plus = d - k, minus = k == 0 ? 0 : d + 1 - k;
     C weight[kLanes];

@@ -37,7 +37,8 @@ struct SortedCorners {
   KeyLayout layout;
   int64_t corners;
   int64_t vertices;
-  const uint64_t* keys;  // [words, vertices], ascending
+  const uint64_t* keys;  // of vertices, ascending: word w of vertex v is keys[w * stride + v]
+  int64_t stride;
   const int32_t* first;  // of the sorted corners of each vertex
 };
 

@@ -287,7 +287,6 @@ Tensor mean_field(Tensor unary, std::vector<Tensor> splat_weight, std::vector<Te
   return result;
 }
 
-// The CUDA kernels do not exist yet.
 #define DEFORMOPS_INSTANTIATE(Device)                                                              \
   template std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lattice_build<Device>(Tensor);       \
   template Tensor lattice_filter<Device>(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,   \
@@ -303,6 +302,9 @@ Tensor mean_field(Tensor unary, std::vector<Tensor> splat_weight, std::vector<Te
 
 #if !defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CpuKernels);
+#endif
+#if defined(DEFORMOPS_WITH_CUDA) || defined(DEFORMOPS_SIMULATED)
+DEFORMOPS_INSTANTIATE(CudaKernels);
 #endif
 
 }  // namespace deformops

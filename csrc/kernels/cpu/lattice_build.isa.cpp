@@ -31,7 +31,7 @@ void pack_keys(const Team& team, const KeyLayout& layout, const View<const T, 3>
           block.find(first, count);
           const auto at = block.simplices();
           T weights[kLanes<T>];
-          corner_weights(d, at, [&](int k, int lane, T value) {
+          corner_weights(d, block.share(), at, [&](int k, int lane, T value) {
             weights[lane] = value;
             if (lane + 1 == kLanes<T>) {
               for (int64_t i = 0; i < count; ++i) weight(first + i, k) = weights[i];
@@ -71,14 +71,14 @@ void pack_keys(const Team& team, const KeyLayout& layout, const View<const T, 3>
 
 // Sorted lists of keys of one or several words.
 struct Keys {
-  const uint64_t* words;  // [count, size]
+  const uint64_t* words;  // [count, stride]
   int count;
-  int64_t size;
+  int64_t stride, size;
 
   // Whether key i comes before, is equal to (0) or comes behind key j + step.
   DEFORMOPS_INLINE int compare(int64_t i, int64_t j, const uint64_t* step) const {
     for (int w = 0; w < count; ++w) {
-      const uint64_t a = words[w * size + i], b = words[w * size + j] + step[w];
+      const uint64_t a = words[w * stride + i], b = words[w * stride + j] + step[w];
       if (a != b) return a < b ? -1 : 1;
     }
     return 0;
@@ -97,6 +97,31 @@ int64_t lower_bound(const Keys& keys, int64_t j, const uint64_t* step) {
     }
   }
   return low;
+}
+
+// Merges vertices [v, v_end), moved by a step, with vertices [u, u_end), among which all are that
+// they could meet: u is behind v if their keys are equal. What is written about a vertex before its
+// turn has come is written again.
+template <bool kOneWord>
+void meet_neighbors(const Keys& keys, const uint64_t* step, int64_t v, int64_t v_end, int64_t u,
+                    int64_t u_end, int32_t* neighbor) {
+  while (v < v_end && u < u_end) {
+    bool before, behind;  // key u, key v + step
+    if constexpr (kOneWord) {
+      const uint64_t a = keys.words[u], b = keys.words[v] + step[0];
+      before = a<b, behind = a> b;
+    } else {
+      const int order = keys.compare(u, v, step);
+      before = order < 0, behind = order > 0;
+    }
+    const bool meet = !before && !behind;
+    neighbor[2 * u] = meet ? static_cast<int32_t>(v) : -1;
+    neighbor[2 * v + 1] = meet ? static_cast<int32_t>(u) : -1;
+    u += !behind;
+    v += !before;
+  }
+  for (; u < u_end; ++u) neighbor[2 * u] = -1;
+  for (; v < v_end; ++v) neighbor[2 * v + 1] = -1;
 }
 
 }  // namespace
@@ -221,35 +246,30 @@ void lattice_sort(const Context& context, const KeyLayout& layout, View<const T,
       vertex.data[corner] = static_cast<int32_t>(next - 1);
     }
   });
-  sorted = {layout, size, vertices, keys, first};
+  sorted = {layout, size, vertices, keys, vertices, first};
 }
 
 void lattice_connect(const Context&, const SortedCorners& sorted, View<int32_t, 1> start,
                      View<int32_t, 3> neighbor) {
-  constexpr int64_t kVerticesOfTask = 1 << 14;
+  constexpr int64_t kVerticesOfTask = 1 << 13;
   const KeyLayout& layout = sorted.layout;
   const int64_t vertices = sorted.vertices;
-  const Keys keys = {sorted.keys, layout.words, vertices};
+  const Keys keys = {sorted.keys, layout.words, sorted.stride, vertices};
   const int64_t axes = neighbor.sizes[0], tasks = divide_up(vertices, kVerticesOfTask);
-  const Team team(vertices * axes * 8);
+  const Team team(vertices * axes * 4);
 
   memcpy(start.data, sorted.first, static_cast<size_t>(vertices) * sizeof(int32_t));
   start(vertices) = static_cast<int32_t>(sorted.corners);
-  team.for_each(tasks * axes * 2, [&](int64_t task, int64_t) {
-    const int side = static_cast<int>(task % 2), axis = static_cast<int>(task / 2 % axes);
-    const int64_t begin = task / 2 / axes * kVerticesOfTask;
+  team.for_each(tasks * axes, [&](int64_t task, int64_t) {
+    const int axis = static_cast<int>(task % axes);
+    const int64_t begin = task / axes * kVerticesOfTask;
     const int64_t end = smaller(vertices, begin + kVerticesOfTask);
     uint64_t step[kMaxFeatures];
-    for (int w = 0; w < layout.words; ++w) {
-      step[w] = neighbor_step(layout, w, axis, side == 0 ? -1 : 1);
-    }
-    int64_t candidate = lower_bound(keys, begin, step);
-    for (int64_t v = begin; v < end; ++v) {
-      int order = 1;
-      while (candidate < vertices && (order = keys.compare(candidate, v, step)) < 0) ++candidate;
-      const bool found = candidate < vertices && order == 0;
-      neighbor(axis, v, side) = found ? static_cast<int32_t>(candidate) : -1;
-    }
+    for (int w = 0; w < layout.words; ++w) step[w] = neighbor_step(layout, w, axis, 1);
+    const int64_t first = begin == 0 ? 0 : lower_bound(keys, begin, step);
+    const int64_t last = end == vertices ? vertices : lower_bound(keys, end, step);
+    const auto meet = layout.words == 1 ? meet_neighbors<true> : meet_neighbors<false>;
+    meet(keys, step, begin, end, first, last, neighbor.data + axis * neighbor.strides[0]);
   });
 }
 

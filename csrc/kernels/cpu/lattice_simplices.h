@@ -19,10 +19,12 @@ class SimplexBlock {
   explicit SimplexBlock(const View<const T, 3>& features)
       : features_(features), d_(static_cast<int>(features.sizes[2])) {
     lattice_scales(d(), scales_);
+    share_ = T(1) / static_cast<T>(d() + 1);
   }
 
   DEFORMOPS_INLINE int d() const { return kFeatures > 0 ? kFeatures : d_; }
   DEFORMOPS_INLINE const T* scales() const { return scales_; }
+  DEFORMOPS_INLINE T share() const { return share_; }
 
   DEFORMOPS_INLINE void lift_points(int64_t first, int64_t count) {
     const T* rows[kPoints];
@@ -38,7 +40,7 @@ class SimplexBlock {
 
   DEFORMOPS_INLINE void find(int64_t first, int64_t count) {
     lift_points(first, count);
-    find_simplex(d(), simplices());
+    find_simplex(d(), share_, simplices());
   }
 
   DEFORMOPS_INLINE Simplices<T, kPoints> simplices() { return {lifted_, base_, rank_}; }
@@ -48,6 +50,7 @@ class SimplexBlock {
 
   View<const T, 3> features_;
   int d_;
+  T share_;
   T scales_[kCapacity];
   T lifted_[kCapacity + 1][kPoints];
   int32_t base_[kCapacity + 1][kPoints];

@@ -18,7 +18,7 @@ void lattice_weights_forward(const Context&, View<const T, 3> tangent, View<cons
           const int d = block.d();
           const auto at = block.simplices();
           const auto moved = tangents.simplices();
-          const T share = T(1) / static_cast<T>(d + 1);
+          const T share = block.share();
           for (int64_t lane = 0; lane < count; ++lane) {
             for (int r = 0; r <= d; ++r) change(first + lane, r) = T(0);
             for (int i = 0; i <= d; ++i) {
@@ -43,18 +43,19 @@ void lattice_weights_backward(const Context&, View<const T, 2> grad_weight,
           block.find(first, count);
           const int d = block.d();
           const auto at = block.simplices();
-          const T share = T(1) / static_cast<T>(d + 1);
+          const T share = block.share();
           for (int64_t lane = 0; lane < count; ++lane) {
             const int64_t p = first + lane;
-            T grad_lifted[kMaxFeatures + 1], grad[kMaxFeatures];
+            T grad_lifted[kMaxFeatures + 1];
             for (int i = 0; i <= d; ++i) {
               const int32_t rank = at.rank[i][lane];
               grad_lifted[i] = (grad_weight(p, growing_corner(d, rank)) -
                                 grad_weight(p, falling_corner(d, rank))) *
                                share;
             }
-            lift_transposed(d, block.scales(), grad_lifted, grad);
-            for (int i = 0; i < d; ++i) grad_features(p / points, p % points, i) = grad[i];
+            lift_transposed(d, block.scales(), grad_lifted, [&](int i, T grad) {
+              grad_features(p / points, p % points, i) = grad;
+            });
           }
         });
   });
