@@ -69,7 +69,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     locate_taps_kernel(SampledWindow<T> window, TileBatch batch, int64_t first_image, Cells cells,
                        SlotStrides strides, uint32_t nowhere, Entries<compute_t<T>> entries,
-                       Pairs pairs) {
+                       Pairs<uint32_t> pairs) {
   using C = compute_t<T>;
   constexpr int kPixels = Tile<T>::kN;
   const int64_t slot = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -121,7 +121,7 @@ constexpr int kSumChannels = 8;
 // A thread has a pixel of the input and kSumChannels channels of one offset group.
 template <class C, class S>
 __global__ void __launch_bounds__(kThreads, 7)
-    sum_entries_kernel(SlotColumns<S> columns, Entries<C> entries, Pairs sorted, int64_t size,
+    sum_entries_kernel(SlotColumns<S> columns, Entries<C> entries, Pairs<uint32_t> sorted, int64_t size,
                        Cells cells, int64_t first_image, int64_t images, int64_t taps,
                        int64_t group_channels, View<C, 4> sums) {
   const int64_t height = sums.sizes[2], width = sums.sizes[3];
@@ -244,7 +244,7 @@ class OrderedScatter {
   int64_t tiles_, group_channels_;
   Cells cells_;
   int64_t batch_;
-  RadixSort sort_;
+  RadixSort<uint32_t> sort_;
   Entries<C> entries_;
 };
 

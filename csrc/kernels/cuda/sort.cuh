@@ -1,8 +1,9 @@
-// A stable radix sort of (key, entry) pairs, 8 bits a pass, least significant first.
+// A stable radix sort of (key, entry) pairs, 8 bits a pass, least significant first. Keys are
+// uint32_t or uint64_t.
 //
 // A pass counts the digits of every run of 2048 pairs, turns the counts into positions, and moves
 // the pairs. Nothing depends on which block or warp comes first: equal input, equal output.
-// Scratch: 16 bytes for each pair.
+// Scratch: twice the pairs, and half a byte for each.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 
 #include "core/context.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/scan.cuh"
 
 namespace deformops::cuda {
 
@@ -18,13 +20,15 @@ constexpr int kSortThreads = 256;  // a digit for each, when counts are handled
 constexpr int kSortWarps = kSortThreads / 32;
 constexpr int kSortRun = 2048;  // pairs of a block
 
-__device__ __forceinline__ int digit_of(uint32_t key, int shift) {
+template <class Key>
+__device__ __forceinline__ int digit_of(Key key, int shift) {
   return static_cast<int>(key >> shift & (kDigits - 1));
 }
 
 // counts[digit * runs + run].
-static __global__ void __launch_bounds__(kSortThreads)
-    count_digits_kernel(const uint32_t* keys, int64_t size, int shift, uint32_t* counts) {
+template <class Key>
+__global__ void __launch_bounds__(kSortThreads)
+    count_digits_kernel(const Key* keys, int64_t size, int shift, uint32_t* counts) {
   __shared__ uint32_t local[kDigits];
   local[threadIdx.x] = 0;
   __syncthreads();
@@ -36,37 +40,12 @@ static __global__ void __launch_bounds__(kSortThreads)
   counts[static_cast<int64_t>(threadIdx.x) * gridDim.x + blockIdx.x] = local[threadIdx.x];
 }
 
-// Every count becomes the sum of those before it. One block; a thread has a piece.
-static __global__ void __launch_bounds__(kSortThreads)
-    sum_counts_kernel(uint32_t* counts, int64_t size) {
-  __shared__ uint32_t sums[2][kSortThreads];
-  const int t = threadIdx.x;
-  const int64_t piece = (size + kSortThreads - 1) / kSortThreads;
-  const int64_t first = t * piece;
-  const int64_t end = first + piece < size ? first + piece : size;
-  uint32_t sum = 0;
-  for (int64_t i = first; i < end; ++i) sum += counts[i];
-  sums[0][t] = sum;
-  __syncthreads();
-  int current = 0;
-  for (int distance = 1; distance < kSortThreads; distance *= 2) {
-    sums[1 - current][t] = sums[current][t] + (t >= distance ? sums[current][t - distance] : 0);
-    current = 1 - current;
-    __syncthreads();
-  }
-  uint32_t before = sums[current][t] - sum;
-  for (int64_t i = first; i < end; ++i) {
-    const uint32_t count = counts[i];
-    counts[i] = before;
-    before += count;
-  }
-}
-
 // Moves a run, 256 pairs at a time: a pair goes behind those of its digit in earlier runs, earlier
 // rounds, lower warps and lower lanes.
-static __global__ void __launch_bounds__(kSortThreads)
-    move_pairs_kernel(const uint32_t* keys, const uint32_t* entries, int64_t size, int shift,
-                      const uint32_t* positions, uint32_t* sorted_keys, uint32_t* sorted_entries) {
+template <class Key>
+__global__ void __launch_bounds__(kSortThreads)
+    move_pairs_kernel(const Key* keys, const uint32_t* entries, int64_t size, int shift,
+                      const uint32_t* positions, Key* sorted_keys, uint32_t* sorted_entries) {
   __shared__ uint32_t counts[kSortWarps][kDigits];
   const int t = threadIdx.x, warp = t / 32;
   const unsigned lower_lanes = (1u << t % 32) - 1;
@@ -75,7 +54,7 @@ static __global__ void __launch_bounds__(kSortThreads)
   for (int round = 0; round < kSortRun; round += kSortThreads) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * kSortRun + round + t;
     const bool active = i < size;
-    const uint32_t key = active ? keys[i] : 0;
+    const Key key = active ? keys[i] : 0;
     const int digit = digit_of(key, shift);
     unsigned same = __ballot_sync(~0u, active);  // the lanes that hold this digit
     for (int bit = 0; bit < 8; ++bit) {
@@ -103,44 +82,51 @@ static __global__ void __launch_bounds__(kSortThreads)
   }
 }
 
+template <class Key>
 struct Pairs {
-  uint32_t* keys;
+  Key* keys;
   uint32_t* entries;
 };
 
 // Buffers for sorts of up to `size` pairs, which `sort` reads from and leaves in `pairs`.
+template <class Key>
 class RadixSort {
  public:
   RadixSort(const Context& context, int64_t size)
       : stream_(context.stream),
-        pairs{context.scratch->allocate_array<uint32_t>(size),
+        pairs{context.scratch->allocate_array<Key>(size),
               context.scratch->allocate_array<uint32_t>(size)},
-        other_{context.scratch->allocate_array<uint32_t>(size),
+        other_{context.scratch->allocate_array<Key>(size),
                context.scratch->allocate_array<uint32_t>(size)},
-        counts_(context.scratch->allocate_array<uint32_t>(divide_up(size, kSortRun) * kDigits)) {}
+        counts_(context.scratch->allocate_array<uint32_t>(divide_up(size, kSortRun) * kDigits)),
+        scan_(context, divide_up(size, kSortRun) * kDigits) {}
 
   // Sorts the first `size` pairs by the lowest `bits` of their keys.
   void sort(int64_t size, int bits) {
     const int64_t runs = divide_up(size, kSortRun);
     for (int shift = 0; shift < bits; shift += 8) {
-      launch("count_digits", count_digits_kernel, runs, kSortThreads, stream_, pairs.keys, size,
-             shift, counts_);
-      launch("sum_counts", sum_counts_kernel, 1, kSortThreads, stream_, counts_, runs * kDigits);
-      launch("move_pairs", move_pairs_kernel, runs, kSortThreads, stream_, pairs.keys,
+      launch("count_digits", count_digits_kernel<Key>, runs, kSortThreads, stream_, pairs.keys,
+             size, shift, counts_);
+      scan_.run(counts_, runs * kDigits);
+      launch("move_pairs", move_pairs_kernel<Key>, runs, kSortThreads, stream_, pairs.keys,
              pairs.entries, size, shift, counts_, other_.keys, other_.entries);
       std::swap(pairs, other_);
     }
   }
 
+  // The buffers that do not hold the result.
+  const Pairs<Key>& other() const { return other_; }
+
  private:
   void* stream_;
 
  public:
-  Pairs pairs;
+  Pairs<Key> pairs;
 
  private:
-  Pairs other_;
+  Pairs<Key> other_;
   uint32_t* counts_;
+  PrefixSum scan_;
 };
 
 }  // namespace deformops::cuda
