@@ -25,8 +25,11 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
       boxes have the type of the input. An engine's answer to boxes and pixels that are no numbers
       is its own.
 
-    Any other border or semantics, offsets or groups of boxes, or a derivative, has no counterpart
-    and raises ValueError.
+    - `nms`, `batched_nms` and `nms_padded` become `NonMaxSuppression` in float32, whose decisions
+      about an overlap of just the threshold, and about boxes the wrong way round, are the engine's.
+
+    Any other border or semantics, offsets or groups of boxes, `plus_one`, a batch of `nms_padded`
+    under vmap, or a derivative, has no counterpart and raises ValueError.
 
     Raises:
         ImportError: onnxscript is not installed.
@@ -129,9 +132,67 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         )
         return output, output
 
+    def selected(
+        boxes: Any, scores: Any, idxs: Any, iou_threshold: float, most: Any, plus_one: bool
+    ) -> Any:
+        """Indices of [N, 4] boxes by falling score, at most so many of each group."""
+        if plus_one:
+            raise ValueError("nms: ONNX's NonMaxSuppression has no plus_one, got True")
+        first, last = onnx.Constant(value_ints=[0]), onnx.Constant(value_ints=[-1])
+        wide = onnx.Cast(scores, to=1)  # float32
+        given = (onnx.Unsqueeze(onnx.Cast(boxes, to=1), first),)
+        threshold = onnx.Constant(value_float=iou_threshold)
+        box_column = onnx.Constant(value_int=2)
+        if idxs is None:
+            table = onnx.Unsqueeze(wide, onnx.Constant(value_ints=[0, 1]))
+            pairs = onnx.NonMaxSuppression(*given, table, most, threshold)
+            return onnx.Gather(pairs, box_column, axis=1)
+        # A row of scores for each group, the lowest number where a box is of another.
+        _, _, group, counts = onnx.Unique(idxs, sorted=1)
+        start, step = onnx.Constant(value_int=0), onnx.Constant(value_int=1)
+        groups = onnx.Range(start, onnx.Squeeze(onnx.Shape(counts), first), step)
+        own = onnx.Equal(onnx.Unsqueeze(group, first), onnx.Unsqueeze(groups, last))
+        lowest = onnx.Constant(value_float=torch.finfo(torch.float32).min)
+        table = onnx.Unsqueeze(onnx.Where(own, wide, lowest), first)
+        pairs = onnx.NonMaxSuppression(*given, table, most, threshold, lowest)
+        # By index, then by score: of equal numbers the first is the first.
+        of_groups = onnx.Gather(pairs, box_column, axis=1)
+        count = onnx.Shape(of_groups)
+        indices, _ = onnx.TopK(of_groups, count, largest=0)
+        _, order = onnx.TopK(onnx.Gather(wide, indices), count)
+        return onnx.Gather(indices, order)
+
+    def nms(
+        boxes: Any, scores: Any, idxs: Any, iou_threshold: float, plus_one: bool = False
+    ) -> Any:
+        return selected(boxes, scores, idxs, iou_threshold, onnx.Shape(scores), plus_one)
+
+    def nms_padded(
+        boxes: Any,
+        scores: Any,
+        idxs: Any,
+        iou_threshold: float,
+        max_output: int,
+        plus_one: bool = False,
+    ) -> Any:
+        if boxes.shape[0] != 1:
+            raise ValueError(
+                f"nms_padded: expected one image for ONNX's NonMaxSuppression, got {boxes.shape[0]}"
+            )
+        first = onnx.Constant(value_ints=[0])
+        most = onnx.Constant(value_ints=[max_output])
+        boxes, scores = onnx.Squeeze(boxes, first), onnx.Squeeze(scores, first)
+        idxs = None if idxs is None else onnx.Squeeze(idxs, first)
+        indices = selected(boxes, scores, idxs, iou_threshold, most, plus_one)
+        padding = onnx.Expand(onnx.Constant(value_ints=[-1]), most)
+        padded = onnx.Slice(onnx.Concat(indices, padding, axis=0), first, most, first)
+        return onnx.Unsqueeze(padded, first), onnx.Min(onnx.Shape(indices), most)
+
     ops = torch.ops.deformops
     return {
         ops.deform_conv2d.default: deform_conv2d,
         ops.roi_average.default: roi_average,
         ops.roi_pool.default: roi_pool,
+        ops.nms.default: nms,
+        ops.nms_padded.default: nms_padded,
     }

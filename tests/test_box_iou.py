@@ -17,13 +17,6 @@ from tests.devices import Device
 from tests.reference import suppression
 
 
-@pytest.fixture(autouse=True)
-def has_kernel(request: pytest.FixtureRequest) -> None:
-    """A device without kernels of this op has nothing to test."""
-    if "device" in request.fixturenames and not request.getfixturevalue("device").has("box_iou"):
-        pytest.skip("no kernel of box_iou for this device")
-
-
 def test_goldens(device: Device) -> None:
     boxes = torch.tensor([[0.0, 0, 100, 100], [0, 0, 50, 50], [200, 200, 300, 300]])
     want = torch.tensor([[1, 0.25, 0], [0.25, 1, 0], [0, 0, 1]])
@@ -50,13 +43,14 @@ def test_brute_force(device: Device, problem: Drawn) -> None:
     np.testing.assert_array_equal(overlaps.cpu().numpy(), want)
 
 
-def test_half_types_are_rounded_once(device: Device) -> None:
-    boxes, _ = clusters(40)
-    for half in (torch.float16, torch.bfloat16):
-        rounded = boxes.to(half)
-        want = suppression.box_iou(rounded.float().numpy(), rounded.float().numpy())
-        overlaps = device.raw.box_iou(rounded.to(device.type), rounded.to(device.type))
-        assert torch.equal(overlaps.cpu(), torch.from_numpy(want).to(half))
+@pytest.mark.variants
+def test_types(device: Device, dtype: torch.dtype) -> None:
+    """Half types are computed in float32 and rounded once."""
+    boxes = clusters(40)[0].to(dtype)
+    wide = boxes.double() if dtype == torch.float64 else boxes.float()
+    want = suppression.box_iou(wide.numpy(), wide.numpy())
+    overlaps = device.raw.box_iou(boxes.to(device.type), boxes.to(device.type))
+    assert torch.equal(overlaps.cpu(), torch.from_numpy(want).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -25,14 +25,6 @@ from tests.boxes import GOLDENS, SCENES, Drawn, clusters, disjoint, problems
 from tests.devices import Device
 from tests.reference import suppression
 
-
-@pytest.fixture(autouse=True)
-def has_kernel(request: pytest.FixtureRequest) -> None:
-    """A device without kernels of this op has nothing to test."""
-    if "device" in request.fixturenames and not request.getfixturevalue("device").has("nms"):
-        pytest.skip("no kernel of nms for this device")
-
-
 Threads = Callable[[int], AbstractContextManager[None]]
 
 ROOT = Path(__file__).parents[1]
@@ -304,6 +296,24 @@ def test_without_padding_there_is_no_batch() -> None:
     boxes, scores = torch.zeros(2, 3, 4), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"nms: vmap: expected .*nms_padded"):
         torch.vmap(lambda boxes, scores: deformops.nms(boxes, scores, 0.5))(boxes, scores)
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("grouped", [False, True])
+def test_variants(device: Device, dtype: torch.dtype, grouped: bool) -> None:
+    """Every kernel in every type: several images, some segments longer than a tile."""
+    scenes = [clusters(610, seed) for seed in range(2)]
+    boxes, scores = (torch.stack(list(of)).to(dtype) for of in zip(*scenes, strict=True))
+    idxs = (torch.arange(1220).reshape(2, 610) % 9 == 0).long() if grouped else None
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    moved = (None if t is None else t.to(device.type) for t in (boxes, scores, idxs))
+    indices, counts = device.raw.nms_padded(*moved, 0.6, 600)
+    for image in range(2):
+        groups = None if idxs is None else idxs[image].numpy()
+        arrays = (of[image].to(wide).numpy() for of in (boxes, scores))
+        want = suppression.nms(*arrays, 0.6, groups)
+        assert indices[image].tolist() == want + [-1] * (600 - len(want))
+        assert counts[image] == len(want)
 
 
 # --- the same every time --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import deformops
 from deformops import onnx as deformops_onnx
 from deformops.nn import (
     DeformConv2dPack,
@@ -19,6 +20,7 @@ from deformops.nn import (
     RoIAlign,
     RoIPool,
 )
+from tests.boxes import clusters
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX engines come with [bench]")
 pytest.importorskip("onnxscript", reason="torch's ONNX exporter needs it")
@@ -102,3 +104,56 @@ def test_an_engine_agrees_on_poolings(layer: nn.Module, tmp_path: Path) -> None:
 def test_poolings_that_onnx_does_not_have(layer: nn.Module, says: str, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=says):
         export(layer, torch.randn(2, 4, 9, 11), tmp_path / "layer.onnx", boxes_in(2, 5))
+
+
+class Postprocess(nn.Module):
+    """All ways to suppress that ONNX has."""
+
+    def __init__(self, plus_one: bool = False) -> None:
+        super().__init__()
+        self.plus_one = plus_one
+
+    def forward(self, boxes: Tensor, scores: Tensor, idxs: Tensor) -> tuple[Tensor, ...]:
+        """Indices, those of groups, padded ones and their number."""
+        kept = deformops.nms(boxes, scores, 0.4, plus_one=self.plus_one)
+        grouped = deformops.batched_nms(boxes, scores, idxs, 0.4)
+        padded, count = deformops.nms_padded(boxes, scores, 0.4, 25, idxs=idxs)
+        short, few = deformops.nms_padded(boxes, scores, 0.4, 5)
+        return kept, grouped, padded, count, short, few
+
+
+def export_suppression(model: nn.Module, file: Path) -> None:
+    boxes, scores = clusters(50)
+    count = {0: torch.export.Dim("count", min=2)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (boxes, scores, torch.arange(50) % 3),
+            dynamo=True,
+            opset_version=19,
+            dynamic_shapes=(count, count, count),
+            custom_translation_table=deformops_onnx.translations(),
+        )
+    assert program is not None
+    program.save(str(file))
+
+
+def test_an_engine_agrees_on_suppression(tmp_path: Path) -> None:
+    model = Postprocess()
+    export_suppression(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    names = [argument.name for argument in session.get_inputs()]
+    for count in (50, 13, 200):
+        boxes, scores = clusters(count, seed=count)
+        scores = (scores * 20).round()  # ties, which go by index
+        idxs = torch.arange(count) % 4 * 10**10
+        arrays = (boxes.numpy(), scores.numpy(), idxs.numpy())
+        results = session.run(None, dict(zip(names, arrays, strict=True)))
+        for got, want in zip(results, model(boxes, scores, idxs), strict=True):
+            assert got.tolist() == want.tolist()
+
+
+def test_suppression_that_onnx_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="no plus_one"):
+        export_suppression(Postprocess(plus_one=True), tmp_path / "model.onnx")

@@ -18,14 +18,6 @@ from tests.boxes import GOLDENS, Drawn, clusters, identical, problems
 from tests.devices import Device
 from tests.reference import suppression
 
-
-@pytest.fixture(autouse=True)
-def has_kernel(request: pytest.FixtureRequest) -> None:
-    """A device without kernels of this op has nothing to test."""
-    if "device" in request.fixturenames and not request.getfixturevalue("device").has("soft_nms"):
-        pytest.skip("no kernel of soft_nms for this device")
-
-
 METHODS = ("linear", "gaussian", "naive")
 
 # mmcv, test_nms.py: an overlap of 0.3, sigma 0.5, min_score 0.01.
@@ -84,13 +76,15 @@ def test_naive_is_nms(device: Device) -> None:
     assert torch.equal(chosen, scores[want])
 
 
-@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_half_types_are_rounded_once(device: Device, half: torch.dtype) -> None:
-    boxes, scores = (tensor.to(half) for tensor in clusters(90))
-    want, indices = suppression.soft_nms(boxes.float().numpy(), scores.float().numpy())
+@pytest.mark.variants
+def test_types(device: Device, dtype: torch.dtype) -> None:
+    """Half types are computed in float32 and rounded once."""
+    boxes, scores = (tensor.to(dtype) for tensor in clusters(90))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    want, indices = suppression.soft_nms(boxes.to(wide).numpy(), scores.to(wide).numpy())
     chosen, kept = device.raw.soft_nms(boxes.to(device.type), scores.to(device.type), 0.3)
     assert kept.tolist() == indices
-    assert torch.equal(chosen.cpu(), torch.from_numpy(want).to(half))
+    assert torch.equal(chosen.cpu(), torch.from_numpy(want).to(dtype))
 
 
 def test_what_is_decided_how(device: Device) -> None:

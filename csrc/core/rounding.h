@@ -38,9 +38,9 @@ DEFORMOPS_INLINE C product(C a, C b) {
 }
 
 // The largest C that is not above a number: x > number and x > rounded_down<C>(number) are the same
-// for all x of type C.
+// for all x of type C. For the host.
 template <class C>
-DEFORMOPS_INLINE C rounded_down(double number) {
+__attribute__((always_inline)) inline C rounded_down(double number) {
   const C nearest = static_cast<C>(number);
   if (!(static_cast<double>(nearest) > number)) return nearest;
   return std::nextafter(nearest, -std::numeric_limits<C>::infinity());
@@ -48,7 +48,7 @@ DEFORMOPS_INLINE C rounded_down(double number) {
 
 // The smallest C that is not below a number.
 template <class C>
-DEFORMOPS_INLINE C rounded_up(double number) {
+__attribute__((always_inline)) inline C rounded_up(double number) {
   return -rounded_down<C>(-number);
 }
 

@@ -189,5 +189,8 @@ std::tuple<Tensor, Tensor> soft_nms(Tensor boxes, Tensor scores, double iou_thre
 #if !defined(DEFORMOPS_SIMULATED)
 DEFORMOPS_INSTANTIATE(CpuKernels);
 #endif
+#if defined(DEFORMOPS_WITH_CUDA) || defined(DEFORMOPS_SIMULATED)
+DEFORMOPS_INSTANTIATE(CudaKernels);
+#endif
 
 }  // namespace deformops

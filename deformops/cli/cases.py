@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deformops.cli.case import Case
 from deformops.cli.roi_cases import roi_cases
+from deformops.cli.suppression_cases import suppression_cases
 from deformops.ops import atrous_conv2d, insert_holes
 from deformops.testing import CHECKS
 
@@ -103,6 +104,7 @@ def cases(namespace: str, device: str) -> list[Case]:
         ),
     ]
     result += roi_cases(ops, device)
+    result += suppression_cases(ops, device)
     if namespace == "deformops":
         result += [
             Case(

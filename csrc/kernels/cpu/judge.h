@@ -1,13 +1,10 @@
 // Whether kept boxes suppress a candidate: a vector of pairs at a time.
 #pragma once
 
-#include <limits>
-
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-#include "core/rounding.h"
 #include "geometry/box.h"
 #include "kernels/cpu/box_vector.h"
 #include "kernels/cpu/vector.h"
@@ -42,7 +39,7 @@ DEFORMOPS_INLINE bool any_greater(Vector<double> a, Vector<double> b) {
 #endif
 }
 
-// A vector of kept boxes with their shares (see Judge).
+// A vector of kept boxes with their shares of the test (see OverlapThreshold).
 template <class C>
 struct KeptVector {
   Box<Vector<C>> boxes;
@@ -50,9 +47,8 @@ struct KeptVector {
 
   // No box in any lane: nothing overlaps it.
   DEFORMOPS_INLINE void clear() {
-    const C infinity = std::numeric_limits<C>::infinity();
-    boxes = broadcast<C>({infinity, infinity, -infinity, -infinity});
-    share = Vector<C>{} + infinity;
+    boxes = broadcast(kEmptyBox<C>);
+    share = Vector<C>{} + kInfinity<C>;
   }
 
   DEFORMOPS_INLINE void set(int lane, const Box<C>& box, C box_share) {
@@ -61,34 +57,25 @@ struct KeptVector {
   }
 };
 
-// `overlap > t` costs a division, and most pairs are far from t. In exact arithmetic it is
-//     intersection > t / (1 + t) * area_a + t / (1 + t) * area_b.
-// So each box has a share of the right side, made a little too small: pairs that fail this test
-// fail the real one as well, and only the others are divided.
+// Decides whether boxes overlap by more than a threshold.
 template <class C, bool kPlusOne>
 class Judge {
  public:
-  explicit Judge(double threshold)
-      : threshold_(rounded_down<C>(threshold)),
-        factor_(static_cast<C>(threshold / (1 + threshold) * (1 - kMargin))) {}
+  explicit Judge(double threshold) : limit_(threshold) {}
 
-  C threshold() const { return threshold_; }
+  C threshold() const { return limit_.threshold; }
 
   DEFORMOPS_INLINE C extent(C low, C high) const {
     return BoxMeasure<C>(kPlusOne).extent(low, high);
   }
 
-  // A share so small that it has lost digits would not be reliably too small; 0 is.
   DEFORMOPS_INLINE C share(const Box<C>& box) const {
-    const C share = factor_ * BoxMeasure<C>(kPlusOne).area(box);
-    return share < C(0x1p-100) ? C(0) : share;
+    return limit_.share(BoxMeasure<C>(kPlusOne).area(box));
   }
 
-  // A box without a positive and finite area neither suppresses nor is suppressed (geometry/box.h).
+  // Others neither suppress nor are suppressed.
   DEFORMOPS_INLINE bool takes_part(const Box<C>& box) const {
-    const BoxMeasure<C> measure(kPlusOne);
-    return measure.extent(box.x1, box.x2) > 0 && measure.extent(box.y1, box.y2) > 0 &&
-           measure.area(box) <= std::numeric_limits<C>::max();
+    return BoxMeasure<C>(kPlusOne).can_overlap(box);
   }
 
   DEFORMOPS_INLINE bool suppressed(const Box<Vector<C>>& candidate, Vector<C> share,
@@ -99,15 +86,11 @@ class Judge {
         larger_of(Vector<C>{} + C(0x1p-64), measure.common_width(candidate, kept.boxes));
     const Vector<C> common = width * measure.common_height(candidate, kept.boxes);
     if (!any_greater(common, share + kept.share)) return false;
-    return any_greater(measure.overlap(candidate, kept.boxes), Vector<C>{} + threshold_);
+    return any_greater(measure.overlap(candidate, kept.boxes), Vector<C>{} + limit_.threshold);
   }
 
  private:
-  // Far above all rounding errors.
-  static constexpr double kMargin = sizeof(C) == sizeof(float) ? 0x1p-16 : 0x1p-40;
-
-  C threshold_;
-  C factor_;
+  OverlapThreshold<C> limit_;
 };
 
 }  // namespace deformops::cpu::DEFORMOPS_ISA

@@ -121,8 +121,8 @@ constexpr int kSumChannels = 8;
 // A thread has a pixel of the input and kSumChannels channels of one offset group.
 template <class C, class S>
 __global__ void __launch_bounds__(kThreads, 7)
-    sum_entries_kernel(SlotColumns<S> columns, Entries<C> entries, Pairs<uint32_t> sorted, int64_t size,
-                       Cells cells, int64_t first_image, int64_t images, int64_t taps,
+    sum_entries_kernel(SlotColumns<S> columns, Entries<C> entries, Pairs<uint32_t> sorted,
+                       int64_t size, Cells cells, int64_t first_image, int64_t images, int64_t taps,
                        int64_t group_channels, View<C, 4> sums) {
   const int64_t height = sums.sizes[2], width = sums.sizes[3];
   const int64_t chunks = (group_channels + kSumChannels - 1) / kSumChannels;
