@@ -34,11 +34,6 @@ class Device:
         """The raw ops, ``torch.ops.<namespace>``."""
         return getattr(torch.ops, self.namespace)
 
-    def has(self, op: str) -> bool:
-        """Whether a raw op has a kernel here."""
-        name = f"{self.namespace}::{op}"
-        return torch._C._dispatch_has_kernel_for_dispatch_key(name, self.type.upper())
-
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Around a test."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deformops.cli.case import Case
+from deformops.cli.crf_cases import crf_cases
 from deformops.cli.roi_cases import roi_cases
 from deformops.cli.suppression_cases import suppression_cases
 from deformops.ops import atrous_conv2d, insert_holes
@@ -105,6 +106,7 @@ def cases(namespace: str, device: str) -> list[Case]:
     ]
     result += roi_cases(ops, device)
     result += suppression_cases(ops, device)
+    result += crf_cases(namespace, device)
     if namespace == "deformops":
         result += [
             Case(

@@ -67,44 +67,23 @@ class GaussianForm(Form):
         d_i the direction and s_i = <d_i, f_i>,
 
             sum_ij K_ij (<d_i, f_j> - s_i + <f_i, d_j> - s_j) <grad_i, value_j>.
+
+        Of that only the derivative with respect to grad_output is ever asked: the one result of
+        the one op.
         """
         if slot != "features":
             yield from super().along(slot, direction, values, wanted)
             return
-        grad, value, features = (values[slot] for slot in self.slots)
+        assert list(wanted) == ["grad_output"]
+        value, features = values["values"], values["features"]
         along = (direction * features).sum(-1, keepdim=True)
         ones = torch.ones_like(along)
-        # Factors of grad and of value in each of the 2 d + 2 products.
+        # The factors of grad and of value in each of the 2 d + 2 products.
         left = torch.cat([direction, -along, features, -ones], -1)
         right = torch.cat([features, ones, direction, along], -1)
-        term = self.partials(
-            {
-                "grad_output": None if grad is None else _times(grad, left),
-                "values": _times(value, right),
-                "features": features,
-            },
-            self.slots if "features" in wanted else wanted,
-        )
-        shape = (left.shape[-1], value.shape[-1])
-        lifted = {name: _apart(term[name], *shape) for name in self.slots[:2] if name in term}
-        result: Partials = {}
-        if "grad_output" in wanted:
-            result["grad_output"] = (lifted["grad_output"] * left.unsqueeze(-1)).sum(-2)
-        if "values" in wanted:
-            result["values"] = (lifted["values"] * right.unsqueeze(-1)).sum(-2)
-        if "features" in wanted:
-            # What changes left and right when the features move.
-            dims = direction.shape[-1]
-            sizes = [dims, 1, dims, 1]
-            _, by_along, by_features, _ = (
-                (lifted["grad_output"] * grad.unsqueeze(-2)).sum(-1).split(sizes, -1)
-            )
-            by_features2, _, _, by_along2 = (
-                (lifted["values"] * value.unsqueeze(-2)).sum(-1).split(sizes, -1)
-            )
-            moved = by_features + by_features2 + direction * (by_along2 - by_along)
-            result["features"] = term["features"] + moved
-        yield result
+        filtered = self.ops.gaussian_filter(_times(value, right), features)
+        products = _apart(filtered, left.shape[-1], value.shape[-1])
+        yield {"grad_output": (products * left.unsqueeze(-1)).sum(-2)}
 
     def fold(
         self, size: int, values: Values, batched: Sequence[str], wanted: Sequence[str]

