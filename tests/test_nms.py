@@ -310,8 +310,8 @@ def test_variants(device: Device, dtype: torch.dtype, grouped: bool) -> None:
     indices, counts = device.raw.nms_padded(*moved, 0.6, 600)
     for image in range(2):
         groups = None if idxs is None else idxs[image].numpy()
-        arrays = (of[image].to(wide).numpy() for of in (boxes, scores))
-        want = suppression.nms(*arrays, 0.6, groups)
+        image_boxes, image_scores = (of[image].to(wide).numpy() for of in (boxes, scores))
+        want = suppression.nms(image_boxes, image_scores, 0.6, groups)
         assert indices[image].tolist() == want + [-1] * (600 - len(want))
         assert counts[image] == len(want)
 
