@@ -1,4 +1,4 @@
-"""Deformable and atrous convolution and RoI pooling for PyTorch: kernels for CPU and CUDA.
+"""Deformable convolution, RoI pooling, NMS and dense CRFs for PyTorch: kernels for CPU and CUDA.
 
 The functions of `deformops.ops` are here under their names; `deformops.nn` has them as layers, and
 `deformops.testing` checks them on the machine at hand.

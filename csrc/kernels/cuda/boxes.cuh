@@ -1,4 +1,4 @@
-// Boxes as kernels load them, and the order of scores.
+// Boxes as kernels load them.
 #pragma once
 
 #include <cstdint>
