@@ -202,6 +202,20 @@ def test_shares_of_different_length(device: Device, kind: str) -> None:
     assert_equal("grad_weight", got, want.weight)
 
 
+@pytest.mark.parametrize("moved", [True, False], ids=["offset", "no offset"])
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16"])
+def test_many_channels(device: Device, kind: str, moved: bool) -> None:
+    """More than fit a cache are summed up in steps, each of some channels of some taps."""
+    sizes = {"offset": moved, "mask": moved, "batch": 1, "group_channels": 600}
+    shape = Shape(sizes={**sizes, "group_out_channels": 3, "input_size": (3, 4)})
+    case = exact(shape, KINDS[kind][0], device, "contiguous")
+    output = device.raw.deform_conv2d(
+        *(case.input, case.offset, case.weight, case.bias, case.mask), *case.raw_geometry
+    )
+    arrays = case.arrays("input", "offset", "weight", "bias", "mask")
+    assert_equal("output", output, reference.deform_conv2d(**arrays, geometry=case.geometry))
+
+
 def test_tf32_is_what_was_asked_for(device: Device) -> None:
     """Rounded to 10 bits where allowed and where there are tensor cores, and only there."""
     case = make_case(

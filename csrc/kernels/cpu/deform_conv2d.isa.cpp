@@ -110,15 +110,15 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
         for (int64_t group = 0; group < groups; ++group) {
           for (int64_t c = 0; c < group_channels; c += steps.step_channels) {
             const int64_t width = smaller(steps.step_channels, group_channels - c);
-            const int64_t depth = step_taps * width;
+            const Steps::Place step = steps.place(tap, c);
             for (int64_t i = 0; i < step_taps; ++i) {
               gather_tile(maps, samples + i * offset_groups, rows, group * group_channels + c,
-                          width, offset_group_channels, columns + i * width, depth);
+                          width, offset_group_channels, columns + i * width, step.depth);
             }
             for (int64_t panel = 0; panel < packed.panels(); ++panel) {
               multiply_panel<C, Lies::kRows>(
-                  columns, depth, rows, depth,
-                  packed.panel(group, panel, tap * group_channels + c, depth),
+                  columns, step.depth, rows, step.depth,
+                  packed.panel(group, panel, step.start, step.depth),
                   sums + (group * packed.panels() + panel) * size * kBlock<C>, true);
             }
           }
