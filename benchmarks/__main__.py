@@ -15,8 +15,8 @@ import torch
 from . import kernels, memory, suites
 from .case import Case, MissingPeerError, Suite
 from .engines import require
+from .limits import LARGEST_COPY, Limits, NoCompilerError
 from .machine import cores, cpu_name, describe, versions
-from .peak import FmaPeak, NoCompilerError
 from .plot import draw
 from .result import CaseResult
 from .rotation import Effort
@@ -26,7 +26,7 @@ from .table import Table, thread_count
 PICTURES = (".png", ".svg", ".pdf")
 RATIOS = (
     "ratio: median over rounds of time / our time in the same round; ours: our time / the floor's",
-    "floor: the flops at the multiply-add peak, measured once per round",
+    "floor: the flops at the multiply-add peak, or a copy of as many bytes; measured in each round",
 )
 
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the argument parser."""
     result = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures ops against their peers and against the machine's arithmetic peak.",
+        description="Measures ops against their peers and the limits of the machine.",
         epilog="suites: "
         + ", ".join(suites.names())
         + "; python -m benchmarks kernels: registers, occupancy and spills of the CUDA kernels",
@@ -147,10 +147,10 @@ def run(
     status, table = StatusLine(), Table()
     effort = Effort.quick() if options.quick else Effort()
     effort = effort.at_least(options.repeats, options.min_time)
-    peak = start_peak(table)
+    limits = start_limits(table)
     with_memory = memory.available() and not (options.quick or options.no_memory)
-    session = Session(suite, threads, effort, peak, with_memory, status)
-    introduce(table, suite, threads, peak)
+    session = Session(suite, threads, effort, limits, with_memory, status)
+    introduce(table, suite, threads, limits)
     interrupted = failed = False
     printed = 0
     try:
@@ -175,23 +175,28 @@ def run(
     return 130 if interrupted else 1 if failed else 0
 
 
-def start_peak(table: Table) -> FmaPeak | None:
+def start_limits(table: Table) -> Limits | None:
     """Returns the floor's meter, or says why there is none."""
     try:
-        return FmaPeak()
+        return Limits()
     except (NoCompilerError, OSError) as error:
         table.text(f"no floor: {error}")
         return None
 
 
-def introduce(table: Table, suite: Suite, threads: Sequence[int], peak: FmaPeak | None) -> None:
+def introduce(table: Table, suite: Suite, threads: Sequence[int], limits: Limits | None) -> None:
     """Prints what is measured, with what, and on what."""
     table.text(f"{suite.name}: {suite.title}", bold=True)
     table.text(f"{cpu_name()}, {cores()} cores, {platform.system()}")
     table.text(", ".join(f"{name} {version}" for name, version in versions().items()))
-    if peak:
-        rates = (f"{peak.measure(n) / 1e9:.0f} GFLOP/s on {thread_count(n)}" for n in threads)
-        table.text(f"multiply-add peak ({peak.instructions}): " + ", ".join(rates))
+    if limits:
+        rates = (
+            f"{limits.flops_per_second(n) / 1e9:.0f} GFLOP/s, "
+            f"{limits.bytes_per_second(n, 2 * LARGEST_COPY) / 1e9:.1f} GB/s on {thread_count(n)}"
+            for n in threads
+        )
+        what = f"multiply-adds ({limits.instructions}), a copy of {LARGEST_COPY >> 20} MiB"
+        table.text(f"{what}: " + "; ".join(rates))
     for note in (*RATIOS, *suite.notes):
         table.text(f"- {note}")
 
@@ -220,7 +225,7 @@ def save(
             "suite": suite.name,
             "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": describe(),
-            "instructions": session.peak.instructions if session.peak else None,
+            "instructions": session.limits.instructions if session.limits else None,
             "threads": list(session.threads),
             "notes": [*suite.notes, *session.notes],
             "results": [result.as_dict() for result in results],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 OURS = "ours"
 FLOOR = "floor"
@@ -43,15 +43,35 @@ class Entry:
     landmark: bool = False
     # The largest accepted difference from ours, ||a - b|| / ||b||.
     tolerance: float = SAMENESS
+    # A call takes many seconds: left out of a first look (--quick).
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What nobody can do without; the time that this machine needs for it is the floor."""
+
+    amount: float
+    unit: Literal["flops", "bytes"]
+
+    @classmethod
+    def flops(cls, count: float) -> Work:
+        """Multiplications and additions."""
+        return cls(count, "flops")
+
+    @classmethod
+    def bytes(cls, count: float) -> Work:
+        """Bytes that are read once and bytes that are written once, together."""
+        return cls(count, "bytes")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one line of the table reports: the sum of some steps, and the arithmetic they need."""
+    """What one line of the table reports: the sum of some steps, and the work they cannot avoid."""
 
     name: str
     steps: tuple[str, ...]
-    flops: float = 0.0  # 0: there is no floor to speak of
+    work: Work | None = None  # None: there is no floor to speak of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Inference engines as competitors: OpenVINO and ONNX Runtime.
 
-Both get what an application would give them: a compiled model that holds the weights as constants
+They get what an application would give them: a compiled model that holds the weights as constants
 (packed once, before anything is timed), inputs in memory they read in place, and an output buffer
 they reuse. That is to their advantage, and left to them.
 """
@@ -31,25 +31,35 @@ def require(package: str) -> Any:
         raise MissingPeerError(f"{package} {reason}") from error
 
 
+def copied(output: Tensor) -> Tensor:
+    """Returns the output of an engine, which will write the next one to the same place."""
+    return output.clone()
+
+
 def openvino(
-    build: Callable[[Any, Mapping[str, Any]], Any], inputs: Mapping[str, Tensor], threads: int
+    build: Callable[[Any, Mapping[str, Any]], Any],
+    inputs: Mapping[str, Tensor],
+    threads: int,
+    *,
+    read: Callable[..., Tensor] = copied,
 ) -> Competitor:
-    """Compiles a one-output OpenVINO model.
+    """Compiles an OpenVINO model of one node.
 
     Args:
-        build: makes the output node from the opset and the parameter nodes by name.
+        build: makes the node from the opset and the parameter nodes by name.
         inputs: contiguous float32 tensors by name; they are read in place.
         threads: of the one stream that runs.
+        read: makes the result to compare from the outputs of the node.
     """
     ov = require("openvino")
     import numpy as np
 
-    opset = ov.opset8
+    opset = ov.opset9
     parameters = {
         name: opset.parameter(list(tensor.shape), np.float32, name=name)
         for name, tensor in inputs.items()
     }
-    model = ov.Model([build(opset, parameters)], list(parameters.values()))
+    model = ov.Model(build(opset, parameters).outputs(), list(parameters.values()))
     compiled = ov.Core().compile_model(
         model,
         "CPU",
@@ -69,10 +79,10 @@ def openvino(
         assert arrays  # the engine reads them in place: they live as long as this function
         return request.infer(share_outputs=True)
 
-    return Competitor(
-        steps={"forward": forward},
-        results=lambda: {"output": torch.from_numpy(forward()[0].copy())},
-    )
+    def results() -> Mapping[str, Tensor]:
+        return {"output": read(*map(torch.from_numpy, forward().to_tuple()))}
+
+    return Competitor(steps={"forward": forward}, results=results)
 
 
 def onnx_node(op: str, inputs: Sequence[str], **attributes: Any) -> Any:
@@ -84,8 +94,10 @@ def onnxruntime(
     node: Any,
     inputs: Mapping[str, Tensor],
     constants: Mapping[str, Tensor],
-    output_shape: tuple[int, ...],
+    output_shape: tuple[int, ...] | None,
     threads: int,
+    *,
+    read: Callable[[Tensor], Tensor] = copied,
 ) -> Competitor:
     """Loads a model of one ONNX node into ONNX Runtime.
 
@@ -93,16 +105,18 @@ def onnxruntime(
         node: made by `onnx_node`.
         inputs: contiguous float32 tensors by the names that ``node`` uses; they are read in place.
         constants: likewise, stored in the model.
-        output_shape: of the output.
+        output_shape: of the output, in float32; None: of indices, allocated in every call.
         threads: of the session.
+        read: makes the result to compare from the output.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
     import numpy as np
 
     helper = onnx.helper
 
-    def describe(name: str, shape: tuple[int, ...]) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
+    def describe(name: str, shape: tuple[int, ...] | None) -> Any:
+        kind = onnx.TensorProto.INT64 if shape is None else onnx.TensorProto.FLOAT
+        return helper.make_tensor_value_info(name, kind, shape and list(shape))
 
     graph = helper.make_graph(
         [node],
@@ -123,16 +137,23 @@ def onnxruntime(
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    output = torch.empty(output_shape)
     binding = session.io_binding()
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
     for name, array in arrays.items():
         binding.bind_cpu_input(name, array)
-    binding.bind_output("output", "cpu", 0, np.float32, list(output_shape), output.data_ptr())
+    if output_shape is None:
+        binding.bind_output("output", "cpu")
+    else:
+        output = torch.empty(output_shape)
+        binding.bind_output("output", "cpu", 0, np.float32, list(output_shape), output.data_ptr())
 
-    def forward() -> Tensor:
+    def forward() -> Any:
         assert arrays  # the engine reads them in place: they live as long as this function
         session.run_with_iobinding(binding)
-        return output
+        return binding.get_outputs()[0] if output_shape is None else output
 
-    return Competitor(steps={"forward": forward}, results=lambda: {"output": forward().clone()})
+    def results() -> Mapping[str, Tensor]:
+        made = forward()
+        return {"output": read(made if output_shape else torch.from_numpy(made.numpy()))}
+
+    return Competitor(steps={"forward": forward}, results=results)

@@ -14,6 +14,7 @@ from .machine import cpu_name
 from .result import CaseResult, Line
 from .table import DISTURBED, thread_count, three_digits, times
 
+LIMITS = {"flops": "multiply-add peak", "bytes": "speed of a copy"}
 PAPER, INK, QUIET, RULE = "#ffffff", "#20242a", "#7b828c", "#e3e5e8"
 OUR_COLORS = ("#0b6e8a", "#6fb0c2", "#a9d0da")
 PEER_COLORS = ("#dfa55c", "#8fa9b8", "#bccad2", "#b79fc4", "#9cb58f")
@@ -25,7 +26,7 @@ WIDTH, MARGIN_TOP, MARGIN_BOTTOM = 12.0, 1.15, 0.85  # inches
 def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
     """Draws one bar per case, part, number of threads and competitor.
 
-    A bar is the share of the multiply-add peak that a competitor reaches: the floor's time over its
+    A bar is the share of the machine's limit that a competitor reaches: the floor's time over its
     own. Competitors that compute something else are drawn as ticks. Lines without a floor are left
     out.
 
@@ -91,7 +92,9 @@ def _headline(
         return 1 - inches / height
 
     figure.text(0.03, at(0.38), title[0].upper() + title[1:], fontsize=15, weight="bold")
-    subtitle = f"share of the multiply-add peak that becomes results; {cpu_name()}"
+    units = sorted({line.work.unit for line in lines if line.work})
+    limits = " or ".join(LIMITS[unit] for unit in units)
+    subtitle = f"share of the {limits} that becomes results; {cpu_name()}"
     figure.text(0.03, at(0.6), subtitle, color=QUIET, fontsize=9)
     x = 0.97
     for name, color in reversed(colors.items()):
@@ -105,7 +108,7 @@ def _headline(
 
 def _footer(lines: Sequence[Line]) -> str:
     text = (
-        "100 % is the floor: the flops of the case at the peak, measured in each round. "
+        "100 % is the floor: the flops or bytes of the case at that speed, measured in each round. "
         "Times are medians; 2.0x: ours is 2.0 times as fast."
     )
     if any(m.landmark for line in lines for m in line.measurements.values()):

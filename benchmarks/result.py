@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .case import FLOOR, OURS, Case, Part, Target
+from .case import FLOOR, OURS, Case, Part, Target, Work
 from .rotation import Samples, paired_ratio
 
 
@@ -47,8 +47,8 @@ class Line:
     case: str
     part: str
     threads: int
-    flops: float
-    floor_seconds: float  # nan without a measured peak
+    work: Work | None
+    floor_seconds: float  # nan where no limit was measured
     measurements: dict[str, Measurement]
     refused: dict[str, str] = field(default_factory=dict)  # competitor: why
     missing: dict[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Line:
         return {
             "part": self.part,
             "threads": self.threads,
-            "flops": self.flops,
+            "work": {self.work.unit: self.work.amount} if self.work else None,
             "floor_seconds": _number(self.floor_seconds),
             "competitors": {
                 name: {
@@ -115,7 +115,8 @@ def make_line(
         one: the number of threads that targets for "one" thread speak of.
         all_: likewise for "all".
     """
-    floor = {i: part.flops / peak for i, peak in samples.peak.items() if part.flops}
+    work = part.work
+    floor = {i: seconds[work] for i, seconds in samples.floor.items()} if work else {}
     times = {
         name: samples.seconds(name, part.steps)
         for name, steps in samples.times.items()
@@ -131,7 +132,7 @@ def make_line(
         case=case.name,
         part=part.name,
         threads=threads,
-        flops=part.flops,
+        work=work,
         floor_seconds=statistics.median(floor.values()) if floor else math.nan,
         measurements=measurements,
     )

@@ -14,9 +14,9 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .case import OURS, Competitor
+from .case import OURS, Competitor, Work
 
 # Worker threads of the previous competitor go on polling for work (OpenMP's for about 10 ms) and
 # would take a core from the next one: wait until they sleep.
@@ -33,27 +33,31 @@ class Effort:
     min_rounds: int = 7
     min_seconds: float = 1.0  # per competitor
     turn_seconds: float = 0.03
+    # Whoever has used so much has had enough turns, be it one.
+    max_seconds: float = 10.0
+    slow: bool = True  # whether those take part who need many seconds for a call
 
     @staticmethod
     def quick() -> Effort:
         """The effort for a first look."""
-        return Effort(min_rounds=3, min_seconds=0.2, turn_seconds=0.02)
+        return Effort(min_rounds=3, min_seconds=0.2, turn_seconds=0.02, max_seconds=5.0, slow=False)
 
     def at_least(self, rounds: int | None, seconds: float | None) -> Effort:
         """Returns the effort with what was asked for in place of the defaults."""
-        return Effort(
-            self.min_rounds if rounds is None else max(1, rounds),
-            self.min_seconds if seconds is None else seconds,
-            self.turn_seconds,
+        return replace(
+            self,
+            min_rounds=self.min_rounds if rounds is None else max(1, rounds),
+            min_seconds=self.min_seconds if seconds is None else seconds,
+            max_seconds=max(self.max_seconds, seconds or 0),
         )
 
 
 @dataclass
 class Samples:
-    """Seconds, ``times[name][step][round]``, and the multiply-add peak of each round in flop/s."""
+    """Seconds: ``times[name][step][round]``, and of the floor, ``floor[round][work]``."""
 
     times: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
-    peak: dict[int, float] = field(default_factory=dict)
+    floor: dict[int, Mapping[Work, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, competitors: Mapping[str, Competitor]) -> Samples:
@@ -117,20 +121,21 @@ def rotate(
     effort: Effort,
     samples: Samples,
     *,
-    peak: Callable[[], float] | None = None,
+    floor: Callable[[], Mapping[Work, float]] | None = None,
     progress: Callable[[str, int], None] = lambda name, round_: None,
     seed: int = 0,
 ) -> None:
     """Measures all competitors by turns.
 
-    Whoever has had ``effort.min_rounds`` turns and ``effort.min_seconds`` drops out; ours stays to
-    the end, so that every sample of a peer has a partner in its round.
+    Whoever has had ``effort.min_rounds`` turns and ``effort.min_seconds``, or in fewer turns
+    ``effort.max_seconds``, drops out; ours stays to the end, so that every sample of a peer has a
+    partner in its round.
 
     Args:
         competitors: by name; ours is called `OURS`.
         effort: how long to measure.
         samples: what is measured is put here at once, so that an interrupt loses nothing.
-        peak: measures the multiply-add peak, once per round.
+        floor: measures the seconds that the work of the case takes at the least, once per round.
         progress: called before each turn.
         seed: of the order of the turns.
     """
@@ -148,8 +153,8 @@ def rotate(
         while waiting:
             turns = sorted(waiting | ({OURS} & set(competitors)))
             order.shuffle(turns)
-            if peak:
-                samples.peak[round_] = peak()
+            if floor:
+                samples.floor[round_] = floor()
             for name in turns:
                 progress(name, round_ + 1)
                 seconds = take_turn(competitors[name], expected[name], effort.turn_seconds)
@@ -157,8 +162,8 @@ def rotate(
                     samples.times[name][step][round_] = value
                 spent[name] += max(sum(seconds.values()), effort.turn_seconds)
             round_ += 1
-            enough = round_ >= effort.min_rounds
-            waiting = {n for n in waiting if not (enough and spent[n] >= effort.min_seconds)}
+            least = effort.min_seconds if round_ >= effort.min_rounds else effort.max_seconds
+            waiting = {name for name in waiting if spent[name] < least}
     finally:
         if collecting:
             gc.enable()

@@ -10,8 +10,8 @@ import torch
 
 from . import memory
 from .case import OURS, Case, Competitor, Entry, MissingPeerError, Suite
+from .limits import Limits
 from .machine import Neighbours
-from .peak import FmaPeak
 from .result import CaseResult, make_line
 from .rotation import Effort, Samples, rotate
 from .verify import largest_difference
@@ -32,7 +32,7 @@ class Session:
     suite: Suite
     threads: Sequence[int]
     effort: Effort
-    peak: FmaPeak | None = None
+    limits: Limits | None = None
     memory: bool = False
     progress: Callable[[str], None] = lambda text: None
     results: list[CaseResult] = field(default_factory=list)
@@ -59,14 +59,14 @@ class Session:
         """Adds the lines of one case at one number of threads to its result."""
         self.progress(f"{where}: building and comparing")
         competitors, missing, refused = self._assemble(case, threads)
-        peak = self.peak
+        limits, works = self.limits, {part.work for part in case.parts if part.work}
         neighbours, samples = Neighbours(), Samples.of(competitors)
         try:
             rotate(
                 competitors,
                 self.effort,
                 samples,
-                peak=(lambda: peak.measure(threads)) if peak else None,
+                floor=(lambda: limits.seconds(works, threads)) if limits and works else None,
                 progress=lambda name, round_: self.progress(f"{where}: round {round_}, {name}"),
             )
         finally:
@@ -87,6 +87,10 @@ class Session:
         missing: dict[str, str] = {}
         refused: dict[str, str] = {}
         for name, entry in case.entries.items():
+            if entry.slow and not self.effort.slow:
+                missing[name] = "takes many seconds for a call: left out of a first look"
+                self.notes[f"{name} {missing[name]}: {case.name}"] = None
+                continue
             try:
                 competitors[name] = entry.factory(threads)
             except MissingPeerError as error:
@@ -96,11 +100,13 @@ class Session:
             raise NothingToMeasureError(f"{case.name}: {missing.get(OURS, 'no entry of our own')}")
         ours = competitors[OURS].results()
         for name in [name for name in competitors if name != OURS]:
-            fault = find_fault(case.entries[name], competitors[name], ours)
-            if fault:
-                refused[name] = fault
-                self.notes[f"{name} refused in {case.name}: {fault}"] = None
+            comparison = compare(case.entries[name], competitors[name], ours)
+            if not comparison.same:
+                refused[name] = comparison.text
+                self.notes[f"{name} refused in {case.name}: {comparison.text}"] = None
                 del competitors[name]
+            elif comparison.text:
+                self.notes[f"{name} timed in {case.name} though its {comparison.text}"] = None
         return competitors, missing, refused
 
     def _remember(self, case: Case, result: CaseResult, where: str) -> None:
@@ -114,16 +120,24 @@ class Session:
                 )
 
 
-def find_fault(entry: Entry, competitor: Competitor, ours: Mapping[str, Any]) -> str:
-    """Returns why a competitor must not be timed beside ours, or an empty text."""
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a competitor may be timed beside ours, and what there is to say about its results."""
+
+    same: bool
+    text: str = ""
+
+
+def compare(entry: Entry, competitor: Competitor, ours: Mapping[str, Any]) -> Comparison:
+    """Compares a competitor's results with ours."""
     try:
         results = competitor.results()
     except Exception as error:  # a peer's failure is its own, whatever it raises
         reason = str(error).strip().splitlines()
-        return f"failed with {type(error).__name__}: {reason[0] if reason else ''}"
+        text = f"failed with {type(error).__name__}: {reason[0] if reason else ''}"
+        return Comparison(False, text)
     if entry.landmark:
-        return ""
+        return Comparison(True)
     what, difference = largest_difference(results, ours)
-    if difference <= entry.tolerance:
-        return ""
-    return f"{what} differs from ours by {difference:.1e} (relative)"
+    text = f"{what} differs from ours by {difference}" if difference.notable else ""
+    return Comparison(difference.share <= entry.tolerance, text)

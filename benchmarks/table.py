@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from .case import OURS
+from .case import OURS, Work
 from .result import CaseResult, Line, Verdict
 
 NAME_WIDTH = 16
@@ -51,6 +51,13 @@ def times(value: float) -> str:
     return f"{value:.2f}x" if value < 9.995 else f"{value:.1f}x"
 
 
+def amount(work: Work) -> str:
+    """Formats work: 0.604 GFLOP, 68.1 MB."""
+    if work.unit == "bytes":
+        return f"{three_digits(work.amount / 1e6)} MB"
+    return f"{three_digits(work.amount / 1e9)} GFLOP"
+
+
 def thread_count(threads: int) -> str:
     """Returns "1 thread" or "n threads"."""
     return f"{threads} thread" + ("s" if threads != 1 else "")
@@ -76,13 +83,13 @@ class Table:
     def _part(self, result: CaseResult, lines: Sequence[Line]) -> None:
         title = f"{result.case}" + (f": {lines[0].part}" if len(result.parts()) > 1 else "")
         self.text()
-        flops = f"  ({three_digits(lines[0].flops / 1e9)} GFLOP)" if lines[0].flops else ""
-        self.text(title + flops, bold=True)
+        work = lines[0].work
+        self.text(title + (f"  ({amount(work)})" if work else ""), bold=True)
         group = "".join(f"{thread_count(line.threads) + ', ms':>30}" for line in lines)
         self.text(f"  {'':{NAME_WIDTH}}{group}")
         columns = f"{'median':>12}{'fastest':>9}{'ratio':>9}" * len(lines)
         self.text(f"  {'':{NAME_WIDTH}}{columns}" + (f"{'adds MB':>11}" if result.memory else ""))
-        if lines[0].flops:
+        if work:
             self._floor(lines)
         for name in _names(lines):
             row = f"  {name:{NAME_WIDTH}}" + "".join(_cells(line, name) for line in lines)

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import memory, peak, plot, rotation, suites
+from benchmarks import limits, memory, plot, rotation, suites
 from benchmarks.case import (
     FLOOR,
     OURS,
@@ -25,6 +26,7 @@ from benchmarks.case import (
     Part,
     Suite,
     Target,
+    Work,
 )
 from benchmarks.result import CaseResult, Line, Measurement, judge
 from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
@@ -35,7 +37,8 @@ from benchmarks.torch_ops import training
 from benchmarks.verify import largest_difference
 
 BRIEF = Effort(min_rounds=2, min_seconds=0, turn_seconds=0)
-FORWARD = (Part("forward", ("forward",), 1e6),)
+WORK = Work.flops(1e6)
+FORWARD = (Part("forward", ("forward",), WORK),)
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +79,9 @@ def test_everybody_has_enough_turns_and_ours_a_part_in_every_round() -> None:
     competitors = {name: entry.factory(1) for name, entry in entries.items()}
     samples = Samples.of(competitors)
     assert not samples.enough()
-    rotate(competitors, Effort(min_rounds=4, min_seconds=0), samples, peak=lambda: 1e9)
+    rotate(competitors, Effort(min_rounds=4, min_seconds=0), samples, floor=lambda: {WORK: 1.0})
     assert samples.enough()
-    assert set(samples.peak) == {0, 1, 2, 3}
+    assert set(samples.floor) == {0, 1, 2, 3}
     for name in entries:
         assert set(samples.times[name]["forward"]) == {0, 1, 2, 3}
 
@@ -96,6 +99,10 @@ def test_whoever_has_had_enough_drops_out_but_ours(monkeypatch: pytest.MonkeyPat
     effort = Effort(min_rounds=2, min_seconds=0.45, turn_seconds=0)
     rotate(competitors, effort, Samples.of(competitors))
     assert {name: turns.count(name) for name in competitors} == {OURS: 5, "slow": 2, "fast": 5}
+    turns.clear()
+    effort = Effort(min_rounds=4, min_seconds=0, turn_seconds=0, max_seconds=1)
+    rotate(competitors, effort, Samples.of(competitors))
+    assert {name: turns.count(name) for name in competitors} == {OURS: 4, "slow": 1, "fast": 4}
 
 
 def test_the_order_of_turns_changes_and_is_the_same_in_every_run() -> None:
@@ -136,12 +143,12 @@ def test_the_time_of_a_part_is_the_sum_of_its_steps() -> None:
 def test_an_interrupt_gives_the_collector_back() -> None:
     import gc
 
-    def interrupted() -> float:
+    def interrupted() -> dict[Work, float]:
         raise KeyboardInterrupt
 
     competitors = {OURS: constant().factory(1)}
     with pytest.raises(KeyboardInterrupt):
-        rotate(competitors, BRIEF, Samples.of(competitors), peak=interrupted)
+        rotate(competitors, BRIEF, Samples.of(competitors), floor=interrupted)
     assert gc.isenabled()
 
 
@@ -151,8 +158,23 @@ def test_an_interrupt_gives_the_collector_back() -> None:
 def test_differences_are_relative_and_worst_first() -> None:
     ours = {"output": torch.ones(4), "grad": torch.ones(4)}
     theirs = {"output": torch.ones(4) * 1.5, "grad": torch.ones(4) * 1.25}
-    assert largest_difference(theirs, ours) == ("output", 0.5)
-    assert largest_difference({"grad": torch.ones(4)}, ours) == ("grad", 0.0)
+    name, difference = largest_difference(theirs, ours)
+    assert (name, difference.share, str(difference)) == ("output", 0.5, "5.0e-01 (relative)")
+    name, difference = largest_difference({"grad": torch.ones(4)}, ours)
+    assert (name, difference.share, difference.notable) == ("grad", 0.0, False)
+
+
+def test_choices_are_compared_by_their_number_in_any_order() -> None:
+    ours = {"output": torch.tensor([7, 3, 5, 1])}
+
+    def difference(*choice: int) -> tuple[float, str, bool]:
+        _, result = largest_difference({"output": torch.tensor(choice)}, ours)
+        return result.share, str(result), result.notable
+
+    assert difference(1, 3, 5, 7) == (0, "0 of 4", False)
+    assert difference(1, 3, 5) == (0.25, "1 of 4", True)
+    assert difference(1, 3, 5, 8) == (0.5, "2 of 4", True)
+    assert difference(1, 3, 5, 7, 7) == (0.25, "1 of 4", True)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +182,8 @@ def test_differences_are_relative_and_worst_first() -> None:
 )
 def test_other_shapes_and_values_that_are_not_numbers_are_differences(wrong: torch.Tensor) -> None:
     _, difference = largest_difference({"output": wrong}, {"output": torch.ones(4)})
-    assert not difference <= 1e-4
+    assert not difference.share <= 1e-4
+    assert difference.notable
 
 
 def test_only_those_who_compute_the_same_are_timed() -> None:
@@ -186,6 +209,20 @@ def test_only_those_who_compute_the_same_are_timed() -> None:
     assert "ZeroDivisionError" in line.refused["broken"]
     assert "absent is not installed" in session.notes
     assert any(note.startswith("wrong refused in c") for note in session.notes)
+    assert "close enough timed in c though its output differs from ours by 1.0e-02 (relative)" in (
+        session.notes
+    )
+
+
+def test_the_slow_are_left_out_of_a_first_look_by_name() -> None:
+    entries = {OURS: constant(), "slow": Entry(constant().factory, slow=True)}
+    suite = suite_of(Case("c", FORWARD, entries))
+    for effort, missing in ((BRIEF, set()), (replace(BRIEF, slow=False), {"slow"})):
+        session = Session(suite, [1], effort)
+        (result,) = session.run(suite.cases)
+        assert set(result.lines[0].missing) == missing
+        assert set(result.lines[0].measurements) == {OURS, "slow"} - missing
+        assert any("slow takes many seconds" in note for note in session.notes) == bool(missing)
 
 
 def test_without_ours_there_is_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,25 +290,34 @@ def test_targets_speak_of_their_part_and_threads() -> None:
 
 
 @pytest.fixture
-def meter() -> peak.FmaPeak:
+def meter() -> limits.Limits:
     try:
-        return peak.FmaPeak()
-    except peak.NoCompilerError as error:
+        return limits.Limits()
+    except limits.NoCompilerError as error:
         pytest.skip(str(error))
 
 
-def test_the_peak_is_measured_on_one_and_two_threads(meter: peak.FmaPeak) -> None:
+def test_limits_are_measured_on_one_and_two_threads(meter: limits.Limits) -> None:
     assert meter.instructions in {"AVX-512", "AVX2+FMA", "SSE2", "NEON", "portable"}
     for threads in (1, 2):
-        assert 1e8 < meter.measure(threads) < 1e13
+        assert 1e8 < meter.flops_per_second(threads) < 1e13
+        for moved in (0, 1001, 3 << 20):
+            assert 1e6 < meter.bytes_per_second(threads, moved) < 1e13
 
 
-def test_the_meter_is_compiled_once(meter: peak.FmaPeak, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_floor_of_work_is_a_time(meter: limits.Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "flops_per_second", lambda threads: 1e9 * threads)
+    monkeypatch.setattr(meter, "bytes_per_second", lambda threads, moved: moved)
+    works = [Work.flops(1e9), Work.flops(4e9), Work.bytes(3e6)]
+    assert meter.seconds(works, 2) == {works[0]: 0.5, works[1]: 2, works[2]: 1}
+
+
+def test_the_meter_is_compiled_once(meter: limits.Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_again(*arguments: Any, **options: Any) -> None:
         pytest.fail("compiled again")
 
     monkeypatch.setattr(subprocess, "run", compile_again)
-    peak.FmaPeak()
+    limits.Limits()
 
 
 def test_without_a_compiler_there_is_no_floor(
@@ -292,8 +338,8 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     compiler.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    with pytest.raises(peak.NoCompilerError, match="no such option"):
-        peak.build()
+    with pytest.raises(limits.NoCompilerError, match="no such option"):
+        limits.build()
 
 
 @pytest.mark.parametrize("dilation", [1, 3, 12])
@@ -379,8 +425,8 @@ def test_everybody_agrees_on_gradients_groups_and_dilation(mask: bool) -> None:
 def made_up_suite(monkeypatch: pytest.MonkeyPatch, **entries: Entry) -> Suite:
     case = Case("first case", FORWARD, {OURS: constant(), **entries}, (), quick=True)
     parts = (
-        Part("backward", ("backward",), 2e6),
-        Part("forward+backward", ("forward", "backward"), 3e6),
+        Part("backward", ("backward",), Work.bytes(2e6)),
+        Part("forward+backward", ("forward", "backward"), Work.bytes(3e6)),
     )
     both = Competitor({"forward": int, "backward": int}, lambda: {"output": 1})
     other = Case("second case", parts, {OURS: Entry(lambda threads: both)})
@@ -400,7 +446,7 @@ def test_a_run_prints_blocks_summary_and_files(
     file = tmp_path / "out.json"
     assert command.main(["deform_conv", *BRIEFLY, "--json", str(file)]) == 0
     text = capsys.readouterr().out
-    for words in ("first case  (0.00100 GFLOP)", "second case: forward+backward", "summary"):
+    for words in ("first case  (0.00100 GFLOP)", "second case: backward  (2.00 MB)", "summary"):
         assert words in text
     assert text.count("peer is not installed (extra [bench])") == 1
     document = json.loads(file.read_text())
@@ -509,7 +555,7 @@ def a_result() -> CaseResult:
             "a case",
             "forward",
             threads,
-            1e9,
+            Work.flops(1e9),
             0.004,
             {
                 OURS: Measurement((0.005, 0.0051), 1.26),

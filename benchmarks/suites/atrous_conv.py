@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import engines
-from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
 from ..torch_ops import Function, entry
 
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
@@ -120,7 +120,7 @@ def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Cas
         OURS_NHWC: entry(made, problem.ours, channels_last=True),
         OURS_SUBSAMPLE: entry(made, lambda: problem.ours("subsample")),
     }
-    parts = (Part("forward", ("forward",), problem.flops),)
+    parts = (Part("forward", ("forward",), Work.flops(problem.flops)),)
     return Case(f"{problem} forward", parts, entries, targets, quick)
 
 
@@ -134,8 +134,8 @@ def training_case(problem: Problem, *targets: Target, quick: bool = False) -> Ca
         OURS_NHWC: entry(made, problem.ours, backward=True, channels_last=True),
     }
     parts = (
-        Part("backward", ("backward",), 2 * problem.flops),
-        Part("forward+backward", ("forward", "backward"), 3 * problem.flops),
+        Part("backward", ("backward",), Work.flops(2 * problem.flops)),
+        Part("forward+backward", ("forward", "backward"), Work.flops(3 * problem.flops)),
     )
     return Case(f"{problem} training", parts, entries, targets, quick)
 

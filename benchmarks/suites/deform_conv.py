@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import engines
-from ..case import FLOOR, OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..case import FLOOR, OURS, Case, Competitor, Entry, Part, Suite, Target, Work
 from ..torch_ops import Function, Tensors, entry
 
 TORCHVISION, OPENVINO, ONNXRUNTIME = "torchvision", "openvino", "onnxruntime"
@@ -163,7 +163,7 @@ def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Cas
         CONV2D: entry(made, problem.conv2d, landmark=True),
         CONV2D_NHWC: entry(made, problem.conv2d, channels_last=True, landmark=True),
     }
-    parts = (Part("forward", ("forward",), problem.flops),)
+    parts = (Part("forward", ("forward",), Work.flops(problem.flops)),)
     return Case(f"{problem} forward", parts, entries, targets, quick)
 
 
@@ -178,8 +178,8 @@ def training_case(problem: Problem, *targets: Target, quick: bool = False) -> Ca
         CONV2D_NHWC: entry(made, problem.conv2d, backward=True, channels_last=True, landmark=True),
     }
     parts = (
-        Part("backward", ("backward",), 2 * problem.flops),
-        Part("forward+backward", ("forward", "backward"), 3 * problem.flops),
+        Part("backward", ("backward",), Work.flops(2 * problem.flops)),
+        Part("forward+backward", ("forward", "backward"), Work.flops(3 * problem.flops)),
     )
     return Case(f"{problem} training", parts, entries, targets, quick)
 
@@ -191,7 +191,7 @@ def half_case(problem: Problem, tolerance: float) -> Case:
         OURS: entry(problem.tensors, problem.ours),
         OURS_FLOAT32: entry(single.tensors, single.ours, tolerance=tolerance),
     }
-    parts = (Part("forward", ("forward",), problem.flops),)
+    parts = (Part("forward", ("forward",), Work.flops(problem.flops)),)
     return Case(
         f"{problem} forward", parts, entries, (Target("forward", (OURS_FLOAT32,), NOT_SLOWER),)
     )

@@ -1,10 +1,13 @@
-// How many floating point operations a second one core can do: the floor under every benchmark.
+// How many floating point operations a second one core can do, and how many bytes it can copy: the
+// floor under every benchmark.
 //
-// Independent chains of fused multiply-adds that never leave the registers. Enough chains to hide
-// the latency of the unit (4 cycles, 2 units: at least 8), few enough to fit the register file.
-// Built at run time by benchmarks/peak.py, because the package's own library has no use for it.
+// Arithmetic: independent chains of fused multiply-adds that never leave the registers. Enough
+// chains to hide the latency of the unit (4 cycles, 2 units: at least 8), few enough to fit the
+// register file. Built at run time by benchmarks/limits.py, because the package's own library has no
+// use for it.
 
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 static double now(void) {
@@ -78,4 +81,14 @@ double fma_peak(int64_t rounds) {
   if (has_avx2()) return peak_avx2(rounds);
 #endif
   return peak_portable(rounds);
+}
+
+// Bytes read and written a second when the calling thread copies `bytes` bytes `rounds` times.
+double copy_rate(char* to, const char* from, int64_t bytes, int64_t rounds) {
+  const double start = now();
+  for (int64_t round = 0; round < rounds; ++round) {
+    memcpy(to, from, (size_t)bytes);
+    result = to[round % bytes];
+  }
+  return 2.0 * bytes * rounds / (now() - start);
 }
