@@ -18,7 +18,7 @@ from PIL import Image
 from deformops.__main__ import main
 from deformops.analysis import mean_iou
 from deformops.cli import refinement
-from deformops.cli.pictures import LabelMap, PictureError, edges, voc_colors
+from deformops.pictures import LabelMap, PictureError, edges, voc_colors
 
 SIZE = (40, 56)
 Files = dict[str, Path]

@@ -1,6 +1,6 @@
 """Arrows between layers point one way: reads every include of csrc and every import of the package.
 
-    deformops.nets -> deformops.nn -> deformops.ops -> torch.ops.deformops
+    deformops.training -> deformops.nets -> deformops.nn -> deformops.ops -> torch.ops.deformops
     csrc/ops -> csrc/kernels -> csrc/geometry -> csrc/core
 
 Only csrc/ops sees torch, and of torch only the stable ABI's headers; the kernels of one processor
@@ -43,6 +43,13 @@ IMPORTS = {
     "deformops.ops": {"deformops._library"},
     "deformops.nn": {"deformops.ops"},
     "deformops.nets": {"deformops.nn", "deformops.ops"},
+    "deformops.pictures": set[str](),
+    "deformops.training": {
+        "deformops.nets",
+        "deformops.nn",
+        "deformops.ops",
+        "deformops.pictures",
+    },
     "tests.reference": set[str](),
 }
 

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from deformops.analysis import mean_iou
 from deformops.cli.crf import PARTS
-from deformops.cli.pictures import (
+from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_probabilities
+from deformops.ops.pairwise import Pairwise
+from deformops.pictures import (
     MOST_LABELS,
     LabelMap,
     Labels,
@@ -25,8 +27,6 @@ from deformops.cli.pictures import (
     size_of,
     voc_colors,
 )
-from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_probabilities
-from deformops.ops.pairwise import Pairwise
 
 
 def refine(arguments: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deformops.analysis import mean_iou
-from deformops.cli.pictures import LabelMap, voc_colors
 from deformops.demo.sheet import Panel, compose
 from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_labels
+from deformops.pictures import LabelMap, voc_colors
 
 FILE = "refine.png"
 BLOCK = 24  # pixels
