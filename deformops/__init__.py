@@ -1,10 +1,12 @@
 """Deformable convolution, RoI pooling, NMS and dense CRFs for PyTorch: kernels for CPU and CUDA.
 
-The functions of `deformops.ops` are here under their names; `deformops.nn` has them as layers, and
-`deformops.testing` checks them on the machine at hand.
+The functions of `deformops.ops` are here under their names; `deformops.nn` has them as layers,
+`deformops.nets` networks made of these, and `deformops.testing` checks them on the machine at hand.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deformops._library import load_library
 
@@ -44,6 +46,17 @@ from deformops.ops import (  # noqa: E402
     unary_from_probabilities,
 )
 
+if TYPE_CHECKING:
+    from deformops import nets
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the reference networks when somebody asks for them."""
+    if name == "nets":
+        return import_module("deformops.nets")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 #: For CMake's `-DCMAKE_PREFIX_PATH`, so that a C++ project finds `find_package(deformops)`.
 cmake_prefix_path = str(Path(__file__).parent)
 
@@ -67,6 +80,7 @@ __all__ = [
     "gaussian_filter",
     "grid_energy",
     "insert_holes",
+    "nets",
     "nms",
     "nms_padded",
     "nn",

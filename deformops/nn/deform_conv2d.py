@@ -148,6 +148,7 @@ class _PredictingDeformConv2d(DeformConv2d):
         *,
         border: str = "v2",
         kink: str = "inner",
+        offset_dilation: int | tuple[int, int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -171,16 +172,34 @@ class _PredictingDeformConv2d(DeformConv2d):
                 f"{in_channels}, got {offset_groups}"
             )
         self.offset_groups = offset_groups
+        self.offset_dilation = (
+            self.dilation if offset_dilation is None else pair("offset_dilation", offset_dilation)
+        )
         self.conv_offset = ZeroConv2d(
             in_channels,
             self.per_tap * offset_groups * self.kernel_size[0] * self.kernel_size[1],
             self.kernel_size,
             self.stride,
-            self.padding,
-            self.dilation,
+            self._offset_padding(),
+            self.offset_dilation,
             device=device,
             dtype=dtype,
         )
+
+    def _offset_padding(self) -> tuple[int, int]:
+        """The padding that keeps the centre taps of both kernels on the same pixel."""
+        paddings = []
+        for axis, taps in enumerate(self.kernel_size):
+            wider = (self.dilation[axis] - self.offset_dilation[axis]) * (taps - 1)
+            padding = self.padding[axis] - wider // 2
+            if wider % 2 != 0 or padding < 0:
+                raise ValueError(
+                    f"{type(self).__name__}: offset_dilation: expected one that centres the "
+                    f"window of conv_offset on that of dilation {self.dilation}, "
+                    f"got {self.offset_dilation}"
+                )
+            paddings.append(padding)
+        return paddings[0], paddings[1]
 
     def reset_parameters(self) -> None:
         """Initialises the kernel as `torch.nn.Conv2d` does, the predicting one with zeros."""
@@ -191,7 +210,10 @@ class _PredictingDeformConv2d(DeformConv2d):
     def extra_repr(self) -> str:
         """What the constructor was told, where it is not the default."""
         text = super().extra_repr()
-        return text if self.offset_groups == 1 else f"{text}, offset_groups={self.offset_groups}"
+        for name, default in (("offset_groups", 1), ("offset_dilation", self.dilation)):
+            value = getattr(self, name)
+            text += f", {name}={value!r}" if value != default else ""
+        return text
 
 
 class DeformConv2dPack(_PredictingDeformConv2d):
@@ -214,6 +236,8 @@ class DeformConv2dPack(_PredictingDeformConv2d):
         bias: whether to add a learned bias.
         border: see `deformops.deform_conv2d`.
         kink: see `deformops.deform_conv2d`.
+        offset_dilation: of `conv_offset`, whose windows stay centred on those of the layer; None:
+            `dilation`, as the paper has it. Its published networks for segmentation have 1.
         device: where the parameters are made.
         dtype: their type.
 
@@ -246,6 +270,7 @@ class ModulatedDeformConv2dPack(_PredictingDeformConv2d):
         bias: whether to add a learned bias.
         border: see `deformops.deform_conv2d`.
         kink: see `deformops.deform_conv2d`.
+        offset_dilation: of `conv_offset`; None: `dilation`.
         device: where the parameters are made.
         dtype: their type.
 

@@ -1,0 +1,102 @@
+"""The networks' layer tables: numbers of parameters, sizes, places of cells, options."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from deformops import nets
+from deformops.nets import segmentation
+
+SIZES = [(1, 1), (33, 47), (375, 500)]
+SLIM = 1 / 16
+
+
+def count(net: nn.Module, *, without: str = "nothing") -> int:
+    """How many parameters a network has but for layers with a name."""
+    named = net.named_parameters()
+    return sum(parameter.numel() for name, parameter in named if without not in name)
+
+
+def slim(name: str, classes: int = 5, **options: object) -> nn.Module:
+    """A narrow network whose random weights give finite scores."""
+    if "resnet" in name:
+        options["norm"] = "batch"
+    return nets.build_segmenter(name, classes, width=SLIM, **options).eval()
+
+
+# Counts of the papers' and published networks. Deconvolutions are fixed: counted apart.
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (nets.AlexNet, 60_965_224),
+        (lambda: nets.AlexNet(groups=1), 62_378_344),
+        (nets.CaffeNet, 60_965_224),
+        (nets.VGG16, 138_357_544),
+        (nets.resnet50, 25_557_032),
+        (nets.resnet101, 44_549_160),
+        (lambda: nets.resnet101(style="caffe", norm="frozen"), 44_549_160),
+    ],
+)
+def test_parameters_of_classifiers(build, expected: int) -> None:  # type: ignore[no-untyped-def]
+    with torch.device("meta"):
+        assert count(build()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "bare", "with_dense_deconvolution"),
+    [
+        ("fcn32s", 134_346_581, 136_152_917),
+        ("fcn16s", 134_357_354, 134_815_994),
+        ("fcn8s", 134_362_751, 134_489_759),
+        ("fcn8s-atonce", 134_362_751, 134_489_759),
+        ("fcn-alexnet", 56_954_261, 58_704_590),
+    ],
+)
+def test_parameters_of_fcn(name: str, bare: int, with_dense_deconvolution: int) -> None:
+    with torch.device("meta"):
+        net = nets.build_segmenter(name, 21, dense_deconv=True)
+    assert count(net, without="upscore") == bare
+    assert count(net) == with_dense_deconvolution
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deeplab-largefov", 20_505_429),
+        ("deeplab-aspp-s", 37_877_652),
+        ("deeplab-aspp-l", 37_877_652),
+        ("deeplab-resnet101", 44_048_532),
+        ("deeplab-msc-resnet101", 44_048_532),
+        ("deeplab-deform-resnet101", 44_868_747),
+    ],
+)
+def test_parameters_of_deeplab(name: str, expected: int) -> None:
+    with torch.device("meta"):
+        assert count(nets.build_segmenter(name, 21), without="upscore") == expected
+
+
+@pytest.mark.parametrize("name", nets.networks())
+def test_scores_have_the_size_of_the_image(name: str) -> None:
+    net = slim(name)
+    for size in SIZES:
+        with torch.no_grad():
+            scores = net(torch.randn(1, 3, *size))
+        assert scores.shape == (1, 5, *size)
+        assert scores.isfinite().all()
+
+
+def test_unknown_names_and_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"name: expected one of fcn32s, .*, got 'fcn4s'"):
+        nets.build_segmenter("fcn4s", 21)
+    with pytest.raises(ValueError, match=r"fcn8s: expected options among .*width.*, got 'colour'"):
+        nets.build_segmenter("fcn8s", 21, colour=1)
+    with pytest.raises(ValueError, match=r"got 'stride'"):
+        nets.build_segmenter("fcn8s", 21, stride=32)
+    with pytest.raises(ValueError, match=r"classes: expected at least 1, got 0"):
+        nets.build_segmenter("fcn8s", 0)
+    assert "deformable_layers" in segmentation.options("deeplab-deform-resnet50")
+    assert "width" in segmentation.options("deeplab-msc-resnet101")
