@@ -26,9 +26,14 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         reason = "is not installed (extra [bench])"
-        if not isinstance(error, ModuleNotFoundError) or error.name != package:
+        if not isinstance(error, ModuleNotFoundError) or error.name not in _itself_and_above(package):
             reason = f"cannot be imported: {error}"
         raise MissingPeerError(f"{package} {reason}") from error
+
+
+def _itself_and_above(package: str) -> list[str]:
+    parts = package.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def copied(output: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import limits, memory, plot, rotation, suites
+from benchmarks import engines, limits, memory, plot, rotation, suites
 from benchmarks.case import (
     FLOOR,
     OURS,
@@ -392,6 +392,12 @@ def test_cases_have_distinct_names_and_consistent_parts(name: str) -> None:
             assert target.part in parts
             assert set(target.against) <= {FLOOR, *case.entries}
         assert suite.case(case.name) is case
+
+
+@pytest.mark.parametrize("package", ["no_such_peer", "no_such_peer.inner", "json.no_such_peer"])
+def test_a_missing_package_names_its_extra(package: str) -> None:
+    with pytest.raises(MissingPeerError, match=rf"{package} is not installed \(extra \[bench\]\)"):
+        engines.require(package)
 
 
 @pytest.mark.parametrize("name", suites.names())
