@@ -25,9 +25,8 @@ def require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        reason = "is not installed (extra [bench])"
-        if not isinstance(error, ModuleNotFoundError) or error.name not in _itself_and_above(package):
-            reason = f"cannot be imported: {error}"
+        absent = isinstance(error, ModuleNotFoundError) and error.name in _itself_and_above(package)
+        reason = "is not installed (extra [bench])" if absent else f"cannot be imported: {error}"
         raise MissingPeerError(f"{package} {reason}") from error
 
 
