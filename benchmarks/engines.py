@@ -102,6 +102,7 @@ def onnxruntime(
     threads: int,
     *,
     read: Callable[[Tensor], Tensor] = copied,
+    opset: int = ONNX_OPSET,
 ) -> Competitor:
     """Loads a model of one ONNX node into ONNX Runtime.
 
@@ -112,6 +113,7 @@ def onnxruntime(
         output_shape: of the output, in float32; None: of indices, allocated in every call.
         threads: of the session.
         read: makes the result to compare from the output.
+        opset: which the node belongs to.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
     import numpy as np
@@ -130,7 +132,7 @@ def onnxruntime(
         [onnx.numpy_helper.from_array(t.numpy(), name) for name, t in constants.items()],
     )
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", ONNX_OPSET)], ir_version=ONNX_IR_VERSION
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ONNX_IR_VERSION
     )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -31,7 +31,7 @@ from benchmarks.case import (
 from benchmarks.result import CaseResult, Line, Measurement, judge
 from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
 from benchmarks.session import Session
-from benchmarks.suites import atrous_conv
+from benchmarks.suites import atrous_conv, roi_pooling
 from benchmarks.table import Table, three_digits, times
 from benchmarks.torch_ops import training
 from benchmarks.verify import largest_difference
@@ -349,6 +349,21 @@ def test_the_floor_of_atrous_convolution_counts_taps_on_the_map(dilation: int) -
     pixels = [(y, x) for y in range(13) for x in range(7)]
     on_map = sum(0 <= y + i < 13 and 0 <= x + j < 7 for y, x in pixels for i, j in taps)
     assert problem.flops == 2 * 3 * 2 * 5 * on_map
+
+
+@pytest.mark.parametrize("problem", roi_pooling.TINY, ids=str)
+def test_the_floor_of_pooling_counts_what_is_read_and_written_once(
+    problem: roi_pooling.Problem,
+) -> None:
+    tensors = problem.tensors()
+    output = problem.ours()(tensors)
+    inputs = sum(t.nbytes for t in tensors.values())
+    read_and_written = problem.boxes().nbytes + output.nbytes + inputs
+    assert problem.work() == Work.bytes(read_and_written)
+    # Backward, gradients stand in for the output and the inputs; a mean does not depend on these.
+    reads_inputs = problem.op in {"roi_pool", "deform_roi_pool", "deform_ps_roi_pool"}
+    backward = read_and_written + inputs * reads_inputs
+    assert problem.work(backward=True) == Work.bytes(backward)
 
 
 # Memory
