@@ -180,6 +180,7 @@ def test_several_scores(photos: LabelledPhotos) -> None:
     images, labels = next(Trainer(net(), photos, settings)._rows())
     want = 0.0
     module = net(TwoScores)
+    assert isinstance(module, TwoScores)
     for scores in module.all_scores(preprocessing(images)):
         small = shrink_labels(labels, scores.shape[-2:]).long()
         want += nn.functional.cross_entropy(scores, small, ignore_index=255).item()
