@@ -20,6 +20,7 @@ from deformops.nets.resnet import (
     resnet101,
 )
 from deformops.nets.segmentation import build_segmenter, networks
+from deformops.nets.segmenter import Segmenter, WithCRF
 from deformops.nets.transplant import (
     TransplantReport,
     convolutionalize,
@@ -49,9 +50,11 @@ __all__ = [
     "Preprocessing",
     "ResNet",
     "ResNetTrunk",
+    "Segmenter",
     "TransplantReport",
     "TwoTowerConv2d",
     "VGG16Features",
+    "WithCRF",
     "build_segmenter",
     "convolutionalize",
     "decimated",

@@ -13,6 +13,7 @@ from deformops.nets._width import scaled
 from deformops.nets.grid import cut
 from deformops.nets.preprocessing import TORCHVISION_RGB, Preprocessing
 from deformops.nets.resnet import RESNET101, ResNetTrunk
+from deformops.nets.segmenter import Segmenter
 from deformops.nets.vgg import VGG16Features
 from deformops.nn import (
     ASPP,
@@ -32,7 +33,7 @@ DEEPLAB_BGR = Preprocessing((104.008, 116.669, 122.675), order="BGR")
 MXNET_BGR = Preprocessing((103.06, 115.90, 123.15), order="BGR")
 
 
-class DeepLabVGG(nn.Module):
+class DeepLabVGG(Segmenter):
     """DeepLab on VGG-16: LargeFOV, and ASPP with several rates.
 
         layer              what                                             at 321
@@ -107,7 +108,7 @@ class DeepLabVGG(nn.Module):
         return names
 
 
-class DeepLabResNet(nn.Module):
+class DeepLabResNet(Segmenter):
     """DeepLab on a ResNet, with ASPP-L.
 
         layer        what                                                  at 321
@@ -184,7 +185,7 @@ class DeepLabResNet(nn.Module):
         return names
 
 
-class MultiScale(nn.Module):
+class MultiScale(Segmenter):
     """One network on the image at several scales; at every cell the largest score wins.
 
         scale 1       coarse scores                   41 at 321
@@ -247,7 +248,7 @@ class MultiScale(nn.Module):
         return {f"net.{ours}": theirs for ours, theirs in self.net.published_names().items()}
 
 
-class DeformableDeepLab(nn.Module):
+class DeformableDeepLab(Segmenter):
     """DeepLab on a ResNet whose last 3x3s are deformable.
 
         layer       what                                           stride of the output

@@ -11,12 +11,13 @@ from deformops.nets._width import scaled
 from deformops.nets.alexnet import AlexNetFeatures
 from deformops.nets.grid import Grid, add_where_both, cut
 from deformops.nets.preprocessing import CAFFE_BGR, Preprocessing
+from deformops.nets.segmenter import Segmenter
 from deformops.nets.vgg import VGG16Features
 from deformops.nn import BilinearDeconv2d, Dropout
 from deformops.nn import _initial as initial
 
 
-class FCN(nn.Module):
+class FCN(Segmenter):
     """FCN-32s, FCN-16s and FCN-8s on VGG-16.
 
         layer        what                                   cell i lies at pixel
@@ -145,7 +146,7 @@ class FCN(nn.Module):
         }
 
 
-class FCNAlexNet(nn.Module):
+class FCNAlexNet(Segmenter):
     """FCN-AlexNet: FCN-32s on the convolutions of CaffeNet.
 
         layer        what                                   cell i lies at pixel

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from deformops.nets.deeplab import (
     ASPP_L,
     ASPP_S,
@@ -19,19 +17,14 @@ from deformops.nets.deeplab import (
 )
 from deformops.nets.fcn import FCN, FCNAlexNet
 from deformops.nets.resnet import RESNET50, RESNET101
+from deformops.nets.segmenter import Segmenter
 
 
-def networks() -> dict[str, Callable[..., nn.Module]]:
+def networks() -> dict[str, Callable[..., Segmenter]]:
     """Names and builders of the segmentation networks.
 
     A builder takes `classes` and the options of its network by keyword. What it builds maps images
-    [N, 3, H, W] that went through its `preprocessing` to scores [N, classes, H, W], and has
-
-    - `classes`: the number of classes;
-    - `preprocessing`: a `Preprocessing`;
-    - `head()`: the layers that no classifier has, which learn faster;
-    - `published_names()`: what files of weights call its layers;
-    - `all_scores(images)`, if it is trained with several losses: scores for each.
+    [N, 3, H, W] that went through its `preprocessing` to scores [N, classes, H, W].
     """
     return {
         "fcn32s": partial(FCN, stride=32),
@@ -68,7 +61,7 @@ def options(name: str) -> dict[str, Any]:
     }
 
 
-def build_segmenter(name: str, classes: int, **chosen: Any) -> nn.Module:
+def build_segmenter(name: str, classes: int, **chosen: Any) -> Segmenter:
     """Builds a segmentation network; its weights are drawn from torch's global generator.
 
     Args:
@@ -94,7 +87,7 @@ def build_segmenter(name: str, classes: int, **chosen: Any) -> nn.Module:
     return build(classes=classes, **chosen)
 
 
-def _builder(name: str) -> Callable[..., nn.Module]:
+def _builder(name: str) -> Callable[..., Segmenter]:
     nets = networks()
     if name not in nets:
         raise ValueError(f"name: expected one of {', '.join(nets)}, got {name!r}")
