@@ -674,6 +674,8 @@ def test_torch_transforms() -> None:
         def loss(unary: Tensor, image: Tensor) -> Tensor:
             return infer(unary[None], image[None]).square().sum()
 
+        each = torch.vmap(lambda *one: infer(*(tensor[None] for tensor in one))[0])(unary, image)
+        assert_close(each, infer(unary, image))
         each = torch.vmap(torch.func.grad(loss, (0, 1)))(unary, image)
         for n in range(2):
             alone = torch.func.grad(loss, (0, 1))(unary[n], image[n])

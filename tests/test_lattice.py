@@ -445,3 +445,20 @@ def test_compiled(grad: bool) -> None:
     compiled = torch.compile(permutohedral_filter, fullgraph=True, backend="aot_eager")
     with nullcontext() if grad else torch.no_grad():
         assert_close(compiled(values, features), permutohedral_filter(values, features))
+
+
+@pytest.mark.parametrize("dims", [(0, 0), (-1, 1), (0, None), (None, 2)], ids=str)
+def test_vmap(dims: tuple[int | None, int | None]) -> None:
+    """Of the public functions: any dimension is that of the batch, of either argument or of one."""
+    maps = points(3, 1, 2, 4, 5), points(3, 1, 2, 4, 5, seed=1)
+    given = [
+        tensor[0] if dim is None else tensor.movedim(0, dim)
+        for tensor, dim in zip(maps, dims, strict=True)
+    ]
+    pairs = [
+        [tensor[0 if dim is None else n] for tensor, dim in zip(maps, dims, strict=True)]
+        for n in range(3)
+    ]
+    for function in (gaussian_filter, permutohedral_filter):
+        want = torch.stack([function(*pair) for pair in pairs])
+        assert_close(torch.vmap(function, dims)(*given), want)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deformops.ops._checks import Checks
+from deformops.ops._layout import is_channels_last
 
 
 def check_map(checks: Checks, name: str, value: Any, channels: str) -> None:
@@ -61,8 +62,7 @@ def as_points(tensor: Tensor) -> Tensor:
 def like_map(points: Tensor, other: Tensor) -> Tensor:
     """[N, M, C] as a map with the spatial dimensions, the type and the layout of another."""
     output = points.transpose(1, 2).unflatten(2, other.shape[2:]).to(other.dtype)
-    channels_last = other.dim() == 4 and other.is_contiguous(memory_format=torch.channels_last)
-    if channels_last and not other.is_contiguous():
+    if other.dim() == 4 and is_channels_last(other):
         return output.contiguous(memory_format=torch.channels_last)
     return output.contiguous()
 

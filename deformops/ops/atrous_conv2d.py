@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from deformops.ops._checks import Checks
 from deformops.ops._convolution import check_bias, check_kernel
+from deformops.ops._layout import is_channels_last
 from deformops.ops._sampling import Sampling, pair
 from deformops.ops.insert_holes import insert_holes
 
@@ -156,7 +157,7 @@ def _subsample(
     # [N, pY, pX, O, mY, mX] -> [N, O, mY, pY, mX, pX]
     small = small.unflatten(0, (batch, *periods)).permute(0, 3, 4, 1, 5, 2)
     output = small.flatten(4, 5).flatten(2, 3)[..., : output_size[0], : output_size[1]]
-    layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(input) else torch.contiguous_format
     return output.contiguous(memory_format=layout)
 
 
@@ -180,7 +181,7 @@ class _EachPassFastest(torch.autograd.Function):
         fits = weight.dim() == 4 and weight.shape[1] == input.shape[1]
         channels = min(weight.shape[:2]) if fits else 0
         if channels >= _OWN_KERNEL_FROM:
-            contiguous = not _is_channels_last(input)
+            contiguous = not is_channels_last(input)
             far = _inside(input, weight, sampling) < 0.7
             ctx.converts = contiguous and far and channels >= _CONVERSION_FROM
             if contiguous or far:
@@ -207,7 +208,7 @@ class _EachPassFastest(torch.autograd.Function):
 
         grad_input = grad_weight = grad_bias = None
         if needs_input:
-            fast = ctx.converts or _is_channels_last(input)
+            fast = ctx.converts or is_channels_last(input)
             layout = torch.channels_last if fast else torch.contiguous_format
             kernel = weight.contiguous(memory_format=layout)
             grad_input = gradients(layout, _only_layout(input, layout), kernel, 0)
@@ -225,14 +226,6 @@ def _only_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     if torch.is_grad_enabled() or tensor.is_contiguous(memory_format=layout):
         return tensor.contiguous(memory_format=layout)
     return torch.empty_like(tensor, memory_format=layout)
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    """Where both formats fit (one channel, one pixel) a tensor counts as contiguous."""
-    if torch._C._are_functorch_transforms_active():
-        return False  # tensors of torch.func do not tell
-    channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
-    return channels_last and not tensor.is_contiguous()
 
 
 def _inside(input: Tensor, weight: Tensor, sampling: Sampling) -> float:
