@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,6 @@ def test_mistakes(fake: bool) -> None:
         ]
         with pytest.raises(error, match=f"^box_iou: {message}"):
             deformops.box_iou(*given)
+    word: Any = "no"
+    with pytest.raises(TypeError, match=r"^box_iou: plus_one: expected True or False, got 'no'"):
+        deformops.box_iou(boxes, boxes, plus_one=word)

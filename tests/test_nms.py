@@ -301,19 +301,24 @@ def test_without_padding_there_is_no_batch() -> None:
 @pytest.mark.variants
 @pytest.mark.parametrize("grouped", [False, True])
 def test_variants(device: Device, dtype: torch.dtype, grouped: bool) -> None:
-    """Every kernel in every type: several images, some segments longer than a tile."""
+    """Every kernel in every type: several images, some segments longer than a tile.
+
+    The last group of an image has the number of the next one's first: it ends all the same.
+    """
     scenes = [clusters(610, seed) for seed in range(2)]
     boxes, scores = (torch.stack(list(of)).to(dtype) for of in zip(*scenes, strict=True))
-    idxs = (torch.arange(1220).reshape(2, 610) % 9 == 0).long() if grouped else None
+    small = (torch.arange(1220).reshape(2, 610) % 9 == 0).long()
+    idxs = small + torch.arange(2)[:, None] if grouped else None
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    moved = (None if t is None else t.to(device.type) for t in (boxes, scores, idxs))
-    indices, counts = device.raw.nms_padded(*moved, 0.6, 600)
-    for image in range(2):
-        groups = None if idxs is None else idxs[image].numpy()
-        image_boxes, image_scores = (of[image].to(wide).numpy() for of in (boxes, scores))
-        want = suppression.nms(image_boxes, image_scores, 0.6, groups)
-        assert indices[image].tolist() == want + [-1] * (600 - len(want))
-        assert counts[image] == len(want)
+    moved = [None if t is None else t.to(device.type) for t in (boxes, scores, idxs)]
+    for most in (600, 90):
+        indices, counts = device.raw.nms_padded(*moved, 0.6, most)
+        for image in range(2):
+            groups = None if idxs is None else idxs[image].numpy()
+            image_boxes, image_scores = (of[image].to(wide).numpy() for of in (boxes, scores))
+            want = suppression.nms(image_boxes, image_scores, 0.6, groups)[:most]
+            assert indices[image].tolist() == want + [-1] * (most - len(want))
+            assert counts[image] == len(want)
 
 
 # --- the same every time --------------------------------------------------------------------------
@@ -390,7 +395,8 @@ def test_compile_and_export() -> None:
             kept = deformops.nms(boxes, scores, 0.5)
             grouped = deformops.batched_nms(boxes, scores, idxs, 0.5)
             padded, count = deformops.nms_padded(boxes, scores, 0.5, 10, idxs=idxs)
-            return boxes[kept], scores[grouped], padded, count
+            every, _ = deformops.nms_padded(boxes, scores, 0.5, boxes.shape[0])
+            return boxes[kept], scores[grouped], padded, count, every
 
     model = Postprocess()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -448,17 +454,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "threshold a word": ({"iou_threshold": "low"}, TypeError, "iou_threshold: .*number"),
     "other idxs": ({"idxs": IDXS[:2]}, ValueError, r"idxs: expected shape .*\[3\]"),
     "idxs with floats": ({"idxs": SCORES}, TypeError, "idxs: expected .*int64.*float32"),
+    "plus_one a word": ({"plus_one": "yes"}, TypeError, "plus_one: expected True or False.*'yes'"),
+    "huge size": ({"max_output": 2**31}, ValueError, "max_output: expected .*2147483648"),
+    "endless size": ({"max_output": 2**80}, ValueError, "max_output: expected .*2147483647"),
     "negative size": ({"max_output": -1}, ValueError, "max_output: expected .*-1"),
     "half a size": ({"max_output": 1.5}, TypeError, "max_output: expected an integer"),
 }
 CALLS: dict[str, Callable[..., Any]] = {
-    "nms": lambda boxes, scores, iou_threshold, **_: deformops.nms(boxes, scores, iou_threshold),
-    "batched_nms": lambda boxes, scores, iou_threshold, idxs, **_: deformops.batched_nms(
-        boxes, scores, idxs, iou_threshold
+    "nms": lambda boxes, scores, iou_threshold, plus_one, **_: deformops.nms(
+        boxes, scores, iou_threshold, plus_one=plus_one
     ),
-    "nms_padded": lambda boxes, scores, iou_threshold, max_output, idxs, **_: deformops.nms_padded(
-        boxes, scores, iou_threshold, max_output, idxs=idxs
-    ),
+    "batched_nms": lambda max_output, **arguments: deformops.batched_nms(**arguments),
+    "nms_padded": deformops.nms_padded,
 }
 
 
@@ -468,7 +475,8 @@ CALLS: dict[str, Callable[..., Any]] = {
 def test_mistakes(op: str, mistake: str, fake: bool) -> None:
     changed, error, message = MISTAKES[mistake]
     arguments: dict[str, Any] = {
-        "boxes": BOXES, "scores": SCORES, "idxs": IDXS, "iou_threshold": 0.5, "max_output": 2
+        "boxes": BOXES, "scores": SCORES, "idxs": IDXS, "iou_threshold": 0.5, "max_output": 2,
+        "plus_one": False,
     }  # fmt: skip
     (argument,) = changed
     if (argument == "idxs" and op == "nms") or (argument == "max_output" and op != "nms_padded"):
@@ -485,6 +493,13 @@ def test_mistakes(op: str, mistake: str, fake: bool) -> None:
     message = message.replace(r"\[3\]", "") if fake else message
     with pytest.raises(error, match=rf"^{name}: {message}"):
         CALLS[op](**arguments)
+
+
+def test_groups_are_given() -> None:
+    """None would be one group for the raw op."""
+    nothing: Any = None
+    with pytest.raises(TypeError, match=r"^batched_nms: idxs: expected a tensor .*NoneType"):
+        deformops.batched_nms(BOXES, SCORES, nothing, 0.5)
 
 
 @pytest.mark.parametrize("mistake", ["three corners", "other scores", "threshold above 1"])

@@ -172,6 +172,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "sigma a word": ({"sigma": "wide"}, TypeError, "sigma: expected a number, got 'wide'"),
     "min_score": ({"min_score": -0.5}, ValueError, "min_score: expected .* at least 0, got -0.5"),
     "min_score NaN": ({"min_score": float("nan")}, ValueError, "min_score: .* nan"),
+    "plus_one": ({"plus_one": "no"}, TypeError, "plus_one: expected True or False, got 'no'"),
     "method": ({"method": "cubic"}, ValueError, "method: expected 'linear' or .*'cubic'"),
 }
 

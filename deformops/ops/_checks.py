@@ -78,9 +78,22 @@ class Checks:
         self.require(value.device == other.device, argument, expected, value.device)
 
     def integer(self, argument: str, value: Any) -> None:
-        """An integer."""
-        if not isinstance(value, int):
+        """An integer, also one that is a symbol while a model is traced."""
+        if not isinstance(value, (int, torch.SymInt)):
             raise TypeError(self._message(argument, "an integer", repr(value)))
+
+    def size(self, argument: str, value: Any) -> None:
+        """An integer that can be the size of a dimension; a symbol may be of any size."""
+        self.integer(argument, value)
+        expected = f"an integer from 0 to {_LARGEST}"
+        self.require(value >= 0, argument, expected, value)
+        if isinstance(value, int):
+            self.require(value <= _LARGEST, argument, expected, value)
+
+    def flag(self, argument: str, value: Any) -> None:
+        """True or False."""
+        if not isinstance(value, bool):
+            raise TypeError(self._message(argument, "True or False", repr(value)))
 
     def number(self, argument: str, value: Any) -> None:
         """A finite number."""

@@ -50,15 +50,18 @@ class BoxChecks(Checks):
         self.require(0 <= value <= 1, "iou_threshold", "a number from 0 to 1", value)
 
 
-def check_box_iou(boxes1: Any, boxes2: Any) -> None:
+def check_box_iou(boxes1: Any, boxes2: Any, plus_one: Any) -> None:
     """Raises ValueError or TypeError if `box_iou` would not take these."""
     checks = BoxChecks("box_iou")
     checks.boxes("boxes1", boxes1)
     checks.boxes("boxes2", boxes2, "[M, 4]")
     checks.like("boxes2", boxes2, "boxes1", boxes1)
+    checks.flag("plus_one", plus_one)
 
 
-def check_nms(op: str, boxes: Any, scores: Any, idxs: Any, iou_threshold: Any) -> None:
+def check_nms(
+    op: str, boxes: Any, scores: Any, idxs: Any, iou_threshold: Any, plus_one: Any
+) -> None:
     """Raises ValueError or TypeError if `nms` would not take these."""
     checks = BoxChecks(op)
     checks.boxes("boxes", boxes)
@@ -66,10 +69,17 @@ def check_nms(op: str, boxes: Any, scores: Any, idxs: Any, iou_threshold: Any) -
     if idxs is not None:
         checks.idxs(idxs, scores)
     checks.threshold(iou_threshold)
+    checks.flag("plus_one", plus_one)
 
 
 def check_nms_padded(
-    boxes: Any, scores: Any, idxs: Any, iou_threshold: Any, max_output: Any, batch: str = "B, "
+    boxes: Any,
+    scores: Any,
+    idxs: Any,
+    iou_threshold: Any,
+    max_output: Any,
+    plus_one: Any,
+    batch: str = "B, ",
 ) -> None:
     """Raises ValueError or TypeError if `nms_padded` would not take these."""
     checks = BoxChecks("nms_padded")
@@ -78,12 +88,18 @@ def check_nms_padded(
     if idxs is not None:
         checks.idxs(idxs, scores, f"[{batch}N]")
     checks.threshold(iou_threshold)
-    checks.integer("max_output", max_output)
-    checks.require(max_output >= 0, "max_output", "an integer from 0", max_output)
+    checks.size("max_output", max_output)
+    checks.flag("plus_one", plus_one)
 
 
 def check_soft_nms(
-    boxes: Any, scores: Any, iou_threshold: Any, sigma: Any, min_score: Any, method: Any
+    boxes: Any,
+    scores: Any,
+    iou_threshold: Any,
+    sigma: Any,
+    min_score: Any,
+    method: Any,
+    plus_one: Any,
 ) -> None:
     """Raises ValueError or TypeError if `soft_nms` would not take these."""
     checks = BoxChecks("soft_nms")
@@ -94,13 +110,14 @@ def check_soft_nms(
     checks.number("min_score", min_score)
     checks.require(min_score >= 0, "min_score", "a number of at least 0", min_score)
     checks.choice("method", method, METHODS)
+    checks.flag("plus_one", plus_one)
 
 
 # --- fake kernels ---------------------------------------------------------------------------------
 
 
 def _fake_box_iou(boxes1: Tensor, boxes2: Tensor, *, plus_one: bool = False) -> Tensor:
-    check_box_iou(boxes1, boxes2)
+    check_box_iou(boxes1, boxes2, plus_one)
     return boxes1.new_empty(boxes1.shape[0], boxes2.shape[0])
 
 
@@ -117,7 +134,7 @@ def _fake_nms(
     *,
     plus_one: bool = False,
 ) -> Tensor:
-    check_nms("nms", boxes, scores, idxs, iou_threshold)
+    check_nms("nms", boxes, scores, idxs, iou_threshold, plus_one)
     return boxes.new_empty(_some_of(boxes), dtype=torch.int64)
 
 
@@ -130,7 +147,7 @@ def _fake_nms_padded(
     *,
     plus_one: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    check_nms_padded(boxes, scores, idxs, iou_threshold, max_output)
+    check_nms_padded(boxes, scores, idxs, iou_threshold, max_output, plus_one)
     indices = boxes.new_empty(boxes.shape[0], max_output, dtype=torch.int64)
     return indices, boxes.new_empty(boxes.shape[0], dtype=torch.int64)
 
@@ -145,7 +162,7 @@ def _fake_soft_nms(
     method: str = "linear",
     plus_one: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    check_soft_nms(boxes, scores, iou_threshold, sigma, min_score, method)
+    check_soft_nms(boxes, scores, iou_threshold, sigma, min_score, method, plus_one)
     kept = _some_of(boxes)
     return scores.new_empty(kept), boxes.new_empty(kept, dtype=torch.int64)
 
@@ -171,7 +188,7 @@ def _measure(boxes1: Tensor, boxes2: Tensor, plus_one: bool) -> tuple[Tensor, Te
 
 
 def _composed_box_iou(_: Any, boxes1: Tensor, boxes2: Tensor, *, plus_one: bool = False) -> Tensor:
-    check_box_iou(boxes1, boxes2)
+    check_box_iou(boxes1, boxes2, plus_one)
     common, union = _measure(boxes1, boxes2, plus_one)
     return (common / union).to(boxes1.dtype)
 

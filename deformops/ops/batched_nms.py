@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deformops.ops._suppression import check_nms
+from deformops.ops._suppression import BoxChecks, check_nms
 
 
 def batched_nms(
@@ -38,8 +38,10 @@ def batched_nms(
         >>> deformops.batched_nms(boxes, scores, idxs, 0.5)
         tensor([2, 1])
     """
+    if idxs is None:  # which the raw op takes for one group
+        BoxChecks("batched_nms").idxs(idxs, scores)
     try:
         return torch.ops.deformops.nms(boxes, scores, idxs, iou_threshold, plus_one=plus_one)
     except RuntimeError:
-        check_nms("batched_nms", boxes, scores, idxs, iou_threshold)
+        check_nms("batched_nms", boxes, scores, idxs, iou_threshold, plus_one)
         raise

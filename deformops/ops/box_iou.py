@@ -45,5 +45,5 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, *, plus_one: bool = False) -> Tensor
     try:
         return torch.ops.deformops.box_iou(boxes1, boxes2, plus_one=plus_one)
     except RuntimeError:
-        check_box_iou(boxes1, boxes2)
+        check_box_iou(boxes1, boxes2, plus_one)
         raise

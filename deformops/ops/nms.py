@@ -47,5 +47,5 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, plus_one: bool =
     try:
         return torch.ops.deformops.nms(boxes, scores, None, iou_threshold, plus_one=plus_one)
     except RuntimeError:
-        check_nms("nms", boxes, scores, None, iou_threshold)
+        check_nms("nms", boxes, scores, None, iou_threshold, plus_one)
         raise

@@ -54,6 +54,6 @@ def nms_padded(
             plus_one=plus_one,
         )
     except (RuntimeError, AttributeError):
-        check_nms_padded(boxes, scores, idxs, iou_threshold, max_output, batch="")
+        check_nms_padded(boxes, scores, idxs, iou_threshold, max_output, plus_one, batch="")
         raise
     return indices.squeeze(0), counts.squeeze(0)

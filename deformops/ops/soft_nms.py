@@ -66,5 +66,5 @@ def soft_nms(
     try:
         return torch.ops.deformops.soft_nms(boxes, scores, iou_threshold, **options)
     except RuntimeError:
-        check_soft_nms(boxes, scores, iou_threshold, sigma, min_score, method)
+        check_soft_nms(boxes, scores, iou_threshold, sigma, min_score, method, plus_one)
         raise
