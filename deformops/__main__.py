@@ -13,6 +13,9 @@ COMMANDS = {
     "info": ("deformops.cli.info", "show versions, devices and what is missing"),
     "check": ("deformops.cli.check", "check every op on this machine"),
     "crf": ("deformops.cli.crf", "refine labels along what a photo shows"),
+    "train-seg": ("deformops.cli.train_seg", "train a segmentation network on a folder of photos"),
+    "eval-seg": ("deformops.cli.eval_seg", "score a trained network on photos with labels"),
+    "segment": ("deformops.cli.segment", "label what a photo shows with a trained network"),
     "demo": ("deformops.demo", "show on a photo what the ops do"),
 }
 

@@ -186,7 +186,7 @@ def test_ctrl_c(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(refinement._Progress, "show", interrupted)
+    monkeypatch.setattr(refinement._Progress, "step", interrupted)
     assert crf(files) == 130
     assert not files["out"].exists()
 

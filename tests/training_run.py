@@ -1,9 +1,6 @@
-"""A training in processes of its own, to be killed, or to be shared by several.
+"""A training in a process of its own, to be killed: writes its checkpoint after each step.
 
-    python -m tests.training_run PHOTOS CHECKPOINT ITERATIONS PARTS [SECONDS]
-
-Goes on from the checkpoint if there is one, writes it after each step, and says so. SECONDS: how
-long to wait after that. Under torchrun, or with its environment variables, processes share it.
+python -m tests.training_run PHOTOS CHECKPOINT
 """
 
 from __future__ import annotations
@@ -14,34 +11,28 @@ from pathlib import Path
 
 import torch
 
-from deformops.training import Augmentation, LabelledPhotos, Processes, Recipe, Trainer
-from deformops.training.checkpoint import load, save
+from deformops.training import Augmentation, LabelledPhotos, Recipe, Trainer
+from deformops.training.checkpoint import save
 from tests.training_net import TinyNet
 
+STEPS = 6
 
-def recipe(iterations: int, parts: int) -> Recipe:
+
+def recipe(parts: int = 1) -> Recipe:
     augmentation = Augmentation(scales=(0.75, 1.0, 1.5), crop=(20, 20))
-    return Recipe(iterations, batch=4, parts=parts, lr=0.05, augmentation=augmentation)
+    return Recipe(STEPS, batch=4, parts=parts, lr=0.05, augmentation=augmentation)
 
 
 def main() -> None:
-    folder, file = Path(sys.argv[1]), Path(sys.argv[2])
-    iterations, parts = int(sys.argv[3]), int(sys.argv[4])
-    pause = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
+    folder, file = map(Path, sys.argv[1:])
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    processes = Processes.join("cpu")
-    photos = LabelledPhotos.of(folder, classes=3)
-    trainer = Trainer(TinyNet(dropout=0.3), photos, recipe(iterations, parts), processes=processes)
-    if file.exists():
-        trainer.resume(load(file))
+    trainer = Trainer(TinyNet(dropout=0.3), LabelledPhotos.of(folder, classes=3), recipe())
     while not trainer.done:
-        loss, _ = trainer.step()
-        if processes.first:
-            save(file, {"network": {}, **trainer.state()})
-            print(trainer.iteration, loss, flush=True)
-        time.sleep(pause)
-    processes.leave()
+        trainer.step()
+        save(file, {"network": {}, **trainer.state()})
+        print(trainer.iteration, flush=True)
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL",
         help="a label that says nothing, as 255 in PASCAL VOC; the result has others there",
     )
-    parser.add_argument("--iterations", type=int, default=10, help="steps (default: 10)")
+    add_terms(parser)
+
+
+def add_terms(parser: argparse._ActionsContainer) -> None:
+    """Adds the options that say what the CRF is."""
+    parser.add_argument(
+        "--iterations", type=int, default=10, metavar="N", help="steps (default: 10)"
+    )
     parser.add_argument(
         "--gaussian",
         type=float,

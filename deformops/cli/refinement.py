@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from deformops.analysis import mean_iou
 from deformops.cli.crf import PARTS
+from deformops.cli.progress import ProgressLine
 from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_probabilities
 from deformops.ops.pairwise import Pairwise
 from deformops.pictures import (
@@ -146,7 +146,7 @@ def _channels(unary: Tensor, image: Tensor, part: str, arguments: argparse.Names
     steps = arguments.iterations if terms else 0
     progress = _Progress(part, steps)
     with torch.no_grad():
-        q = dense_crf(unary, image, pairwise=terms, iterations=steps, on_step=progress.show)
+        q = dense_crf(unary, image, pairwise=terms, iterations=steps, on_step=progress.step)
     progress.clear()
     labels: Labels = q[0].argmax(0).numpy()
     return labels
@@ -182,26 +182,16 @@ def _save(picture: Any, file: Path) -> None:
     print(f"wrote {file}")
 
 
-class _Progress:
-    """One line that is written over, on a terminal."""
+class _Progress(ProgressLine):
+    """The steps of one part."""
 
     def __init__(self, part: str, steps: int) -> None:
+        super().__init__()
         self.part = part
         self.steps = steps
-        self.on = sys.stderr.isatty()
         if steps:
-            self._write("building the lattices")
+            self.show(f"{part}: building the lattices")
 
-    def show(self, number: int, _: Tensor) -> None:
+    def step(self, number: int, _: Tensor) -> None:
         """A step is done."""
-        filled = round(20 * number / self.steps)
-        self._write(f"[{'#' * filled}{'.' * (20 - filled)}] step {number} of {self.steps}")
-
-    def clear(self) -> None:
-        """Takes the line away."""
-        if self.on:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def _write(self, text: str) -> None:
-        if self.on:
-            print(f"\r\033[K{self.part}: {text}", end="", file=sys.stderr, flush=True)
+        self.show(f"{self.part}: step {number} of {self.steps}", number, self.steps)

@@ -1,0 +1,225 @@
+"""`deformops train-seg`: trains a segmentation network on a folder of photos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deformops.cli.command import Command
+
+EPILOG = """\
+DATA is a folder with images/ and labels/, whose files match by their names up to the ending, or
+with folders that have these, such as train/, val/ and test/. A label picture holds the number of
+the class of each pixel, as grey levels or with a palette. The names of the classes, one in each
+line, may be in DATA/classes.txt.
+
+The output is one file: the network, its weights, and what it takes to go on. It is written so that
+a process that is killed leaves a whole one, and a training that goes on with --resume gives what
+it would have given without the interruption, bit by bit (on the CPU, with as many threads).
+Ctrl-C finishes the step, writes the file and ends with status 130.
+
+Several processes, here or on several machines, share each batch:
+
+  torchrun --nproc-per-node 2 -m deformops train-seg ...
+
+P processes do what one process does with --parts P, up to rounding. Batch normalisation is frozen
+(--norm frozen), or learns from the photos of a part, which on CUDA are those of all processes.
+
+examples:
+  a slim FCN-8s on street photos at half their size, from scratch, on a laptop:
+    deformops train-seg camvid -o fcn8s.pt --net fcn8s --width 0.25 --pad 1 --ignore 11 \\
+      --reduce 2 --crop 160 224 --preprocessing torchvision --batch 4 --lr 0.01 --iterations 1000
+  then its scores, and a picture:
+    deformops eval-seg camvid --weights fcn8s.pt --split test --crf-ablation
+    deformops segment photo.jpg --weights fcn8s.pt -o overlay.png --crf
+  DeepLab as published, from a classifier's weights:
+    deformops train-seg voc -o deeplab.pt --net deeplab-largefov --weights vgg16.caffemodel \\
+      --iterations 20000 --scales 0.5 0.75 1 1.25 1.5 --parts 2
+  FCN-8s as published, from FCN-16s:
+    deformops train-seg voc -o fcn8s.pt --net fcn8s --weights fcn16s.pt --loss sum --crop 0 \\
+      --batch 1 --momentum 0.99 --lr 1e-14 --power 0 --head-factor 1 --iterations 100000
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command to a parser."""
+    from deformops.nets.segmentation import networks
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("data", type=Path, metavar="DATA", help="the photos and their labels")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write"
+    )
+
+    net = parser.add_argument_group("network")
+    net.add_argument(
+        "--net",
+        required=True,
+        choices=sorted(networks()),
+        metavar="NAME",
+        help=f"one of {', '.join(networks())}",
+    )
+    net.add_argument("--width", type=float, metavar="FRACTION", help="of the channels")
+    net.add_argument("--norm", choices=("frozen", "batch"), help="batch normalisation (ResNets)")
+    net.add_argument(
+        "--style", choices=("caffe", "torchvision"), help="whose geometry and weights (ResNets)"
+    )
+    net.add_argument("--output-stride", type=int, metavar="PIXELS", help="8, 16 or 32 (ResNets)")
+    net.add_argument(
+        "--deformable-layers",
+        type=int,
+        metavar="N",
+        help="how many of the last 3x3s: 0, 1, 2, 3 or 6 (deeplab-deform-...)",
+    )
+    net.add_argument("--pad", type=int, metavar="PIXELS", help="of the first layer (FCN)")
+    net.add_argument(
+        "--preprocessing",
+        choices=("caffe", "torchvision"),
+        help="BGR less its mean, or RGB less its mean and divided by its deviation, which suits "
+        "training from scratch (default: the network's own)",
+    )
+    net.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="to begin with: of torchvision (.pth), of Caffe (.caffemodel), .npz, or a checkpoint",
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--split", default="train", metavar="NAME", help="the folder in DATA (default: train)"
+    )
+    data.add_argument(
+        "--val",
+        default="val",
+        metavar="NAME",
+        help="the folder in DATA to be scored on at the end, if it is there (default: val)",
+    )
+    data.add_argument(
+        "--classes", type=int, metavar="N", help="how many (default: what names or labels have)"
+    )
+    data.add_argument(
+        "--names", type=Path, metavar="FILE", help="of the classes (default: DATA/classes.txt)"
+    )
+    data.add_argument(
+        "--ignore", type=int, default=255, metavar="LABEL", help="says nothing (default: 255)"
+    )
+    data.add_argument(
+        "--reduce",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="photos are made so much smaller for the network, its scores larger (default: 1)",
+    )
+    data.add_argument(
+        "--crop",
+        type=int,
+        nargs="+",
+        default=[321],
+        metavar="PIXELS",
+        help="size of random crops, or height and width, after --reduce; 0: whole photos, and "
+        "one in each part if their sizes differ (default: 321)",
+    )
+    data.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FACTOR",
+        help="photos are made so much larger, one of these at random (default: 1)",
+    )
+    data.add_argument("--no-mirror", action="store_true", help="never mirror photos")
+    data.add_argument(
+        "--lighting",
+        type=float,
+        default=0.0,
+        metavar="SIGMA",
+        help="of random light along the principal components of colours; AlexNet's is 0.1 "
+        "(default: 0)",
+    )
+
+    learning = parser.add_argument_group("learning")
+    learning.add_argument(
+        "--iterations", type=int, default=20000, metavar="N", help="steps (default: 20000)"
+    )
+    learning.add_argument(
+        "--batch", type=int, default=10, metavar="N", help="photos in each step (default: 10)"
+    )
+    learning.add_argument(
+        "--parts",
+        type=int,
+        metavar="N",
+        help="a batch goes through in so many parts, which saves memory (default: one for each "
+        "process)",
+    )
+    learning.add_argument(
+        "--lr", type=float, default=1e-3, metavar="RATE", help="learning rate (default: 1e-3)"
+    )
+    learning.add_argument(
+        "--power",
+        type=float,
+        default=0.9,
+        metavar="P",
+        help="the rate falls as (1 - step / steps)^P (default: 0.9; 0: constant)",
+    )
+    learning.add_argument("--momentum", type=float, default=0.9, metavar="M", help="default: 0.9")
+    learning.add_argument(
+        "--weight-decay",
+        type=float,
+        default=5e-4,
+        metavar="D",
+        help="of weights, not of biases, whose rate is doubled (default: 5e-4)",
+    )
+    learning.add_argument(
+        "--head-factor",
+        type=float,
+        default=10.0,
+        metavar="F",
+        help="by which new layers learn faster (default: 10)",
+    )
+    learning.add_argument(
+        "--loss",
+        choices=("mean", "sum"),
+        default="mean",
+        help="over the labelled pixels of a batch (default: mean, DeepLab's; sum is FCN's)",
+    )
+    learning.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--resume", action="store_true", help="go on where the output was left, if it is there"
+    )
+    running.add_argument(
+        "--save-every", type=int, default=500, metavar="N", help="steps (default: 500)"
+    )
+    running.add_argument(
+        "--report-every", type=int, default=50, metavar="N", help="steps (default: 50)"
+    )
+    running.add_argument(
+        "--device", metavar="NAME", help="cpu or cuda (default: cuda if there is some)"
+    )
+    running.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="that read photos ahead (default: 0)"
+    )
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for what can be wrong with the options, before anything is read."""
+    if len(arguments.crop) > 2:
+        raise ValueError(f"--crop: expected one or two numbers, got {arguments.crop}")
+    if not arguments.output.parent.is_dir():
+        raise ValueError(f"{arguments.output.parent} is no folder to write to")
+    for name in ("save_every", "report_every"):
+        if getattr(arguments, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: expected at least 1, got {getattr(arguments, name)}")
+    if arguments.workers < 0:
+        raise ValueError(f"--workers: expected 0 or more, got {arguments.workers}")
+    if arguments.output.exists() and not arguments.resume:
+        raise ValueError(
+            f"{arguments.output} is there already: --resume to go on with it, or another name"
+        )
+
+
+run = Command("train-seg", check, "deformops.cli.training", "train")
