@@ -336,6 +336,16 @@ def test_any_number_of_threads(threads: Threads, threshold: float) -> None:
         assert torch.equal(limited, kept[0][:500])
 
 
+def test_a_crowd_behind_a_pile(threads: Threads) -> None:
+    """Threads take more boxes at a time while one drops all; then every other one is kept."""
+    crowd = disjoint(10_000)[0].repeat_interleave(2, 0) + 100
+    boxes = torch.cat([torch.tensor([[0.0, 0, 9, 9]]).expand(20_000, 4), crowd])
+    want = torch.cat([torch.tensor([0]), torch.arange(20_000, 40_000, 2)])
+    for count in (1, 2, 3):
+        with threads(count):
+            assert torch.equal(deformops.nms(boxes, torch.arange(40_000.0).flip(0), 0.5), want)
+
+
 DECISIONS = """
 import hashlib, json
 import torch, deformops

@@ -44,12 +44,14 @@ class Greedy {
   }
 
   // The same by all threads, a block of boxes at a time: together they ask the grid, which holds
-  // the kept boxes before the block, and one of them decides among those in the block.
+  // the kept boxes before the block, and one of them decides among those in the block. Where hardly
+  // any are left to decide about, blocks grow: threads that wait for each other wait for all that
+  // shares their cores, too.
   void run(const Segment<C>& segment, int64_t limit, const Team& team) {
-    int64_t first = 0, kept = 0;
+    int64_t first = 0, kept = 0, block = kBlock;
     grid_.clear();
     while (first < segment.count && kept < limit) {
-      const int64_t end = smaller(first + kBlock, segment.count);
+      const int64_t end = smaller(first + block, segment.count);
       team.for_each(divide_up(end - first, kPiece), [&](int64_t piece, int64_t) {
         const int64_t begin = first + piece * kPiece;
         for (int64_t i = begin; i < smaller(begin + kPiece, end); ++i) {
@@ -58,12 +60,18 @@ class Greedy {
         }
       });
       list_.clear();
-      for (int64_t i = first; i < end; ++i) {
+      int64_t i = first;
+      for (; i < end && list_.count() < kBlock; ++i) {
         if (segment.kept[i] == 0) continue;
         kept += segment.kept[i] = kept < limit && keep(list_, segment.boxes[i]);
       }
-      insert_kept(segment, first, end);
-      first = end;
+      insert_kept(segment, first, i);
+      if (i < end) {  // the list is full: what is behind has to ask again
+        block = kBlock;
+      } else if (list_.count() < kBlock / 4) {
+        block *= 2;
+      }
+      first = i;
     }
     memset(segment.kept + first, 0, static_cast<size_t>(segment.count - first));
   }
@@ -71,7 +79,8 @@ class Greedy {
  private:
   // With more kept boxes a grid is quicker than a list.
   static constexpr int64_t kMostListed = 512;
-  // A block's boxes ask each other by a list; a smaller block would make the threads wait oftener.
+  // A block's boxes ask each other by a list, of no more than so many; smaller blocks would make
+  // the threads wait oftener.
   static constexpr int64_t kBlock = 1024, kPiece = 64;
 
   template <class KeptBoxes>
