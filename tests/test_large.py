@@ -29,8 +29,8 @@ def available() -> int:
 @pytest.fixture(autouse=True)
 def enough_memory(device: Device) -> Iterator[None]:
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else available()
-    if free < 11 * GIGABYTE:
-        pytest.skip(f"needs 11 GB of memory, {free / GIGABYTE:.1f} are free")
+    if free < 14 * GIGABYTE:
+        pytest.skip(f"needs 14 GB of memory, {free / GIGABYTE:.1f} are free")
     yield
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -16,8 +16,12 @@ MEBIBYTE = 2**20
 # What two threads together may take besides the results, as the kernels state it: copies of the
 # input (and of its gradient) of 16 MiB or one image, and tiles.
 WORKSPACE = {"forward": 24 * MEBIBYTE, "backward": 48 * MEBIBYTE}
-# Batch, channels, side. Their columns are 288 and 144 MiB in float32.
-SHAPES = {"many images": (8, 256, 64), "a large image": (1, 64, 256)}
+# Batch, channels, side. Their columns are 288, 144 and 36 MiB in float32.
+SHAPES = {
+    "many images": (8, 256, 64),
+    "a large image": (1, 64, 256),
+    "a single channel": (1, 1, 1024),
+}
 # Images, channels, height, width, boxes; bins are 7 x 7.
 POOLED_SHAPES = {
     "many channels": (1, 1029, 38, 50, 300),

@@ -129,7 +129,7 @@ void scatter_columns(const Context& context, const SampledWindow<T>& window,
                             rows);
             const Samples<C>& at = samples[i * table_size + blocks.offset_group(b) * taps + tap];
             for (int64_t row = 0; row < tiles.rows(first_tile + i); ++row) {
-              scatter_row(maps.map(b), at, row, rows + row * kBlock<C>);
+              scatter_row(maps.map(b), at, row, blocks.width(b), rows + row * kBlock<C>);
             }
           }
         }
@@ -175,7 +175,8 @@ void contract_columns(const Context& context, const SampledWindow<T>& window,
         columns_to_rows(columns, tiles, tile, tap, blocks.channel(b), blocks.width(b), rows);
         for (int64_t row = 0; row < tiles.rows(tile); ++row) {
           C part[4];
-          dot_rows(maps.read_only_map(b), samples, row, rows + row * kBlock<C>, part);
+          dot_rows(maps.read_only_map(b), samples, row, blocks.width(b), rows + row * kBlock<C>,
+                   part);
           for (int corner = 0; corner < 4; ++corner) dots[row * 4 + corner] += part[corner];
         }
       }

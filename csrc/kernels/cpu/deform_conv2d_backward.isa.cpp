@@ -13,8 +13,8 @@
 // grad_columns.
 //
 // Memory besides the gradients: the weight and grad_weight once each, packed; input and grad_input
-// in blocks of channels, for kMapBytes or one image; tables of one band of tiles (kBandBytes or one
-// tile); two tiles of one block for each thread.
+// in blocks of channels (see ChannelBlocks), for kMapBytes or one image; tables of one band of
+// tiles (kBandBytes or one tile); two tiles of one block for each thread.
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/maps.h"
@@ -95,7 +95,11 @@ class Backward {
     dots_ = allocate<C>(context_, band_tiles_ * dots_size_);
     staged_columns_ = allocate<C>(context_, band_tiles_ * staged_size_);
     const int64_t workers = team_.workers(blocks * tap_parts_);
-    tile_columns_ = allocate<C>(context_, workers * 2 * tile_size_ * kBlock<C>);
+    const int64_t tile_columns_size = workers * 2 * tile_size_ * kBlock<C>;
+    tile_columns_ = allocate<C>(context_, tile_columns_size);
+    if (blocks_.padded_width() < kBlock<C>) {  // so much of a row is gathered; the rest is zeros
+      memset(tile_columns_, 0, static_cast<size_t>(tile_columns_size) * sizeof(C));
+    }
 
     tile_sums_ = allocate<C>(context_, team_.workers(band_tiles_) * tile_size_ * 4);
 
@@ -223,7 +227,8 @@ class Backward {
         const RowMap<const C> map = input_maps_.read_only_map(block);
         C* const out = dots(i, block, tap);
         for (int64_t row = 0; row < rows; ++row) {
-          dot_rows(map, at, row, grad_columns + row * kBlock<C>, out + row * 4);
+          dot_rows(map, at, row, blocks_.width(block), grad_columns + row * kBlock<C>,
+                   out + row * 4);
         }
       }
       if (gradients_.input.defined() && !staged_) scatter(i, block, tap, grad_columns);
@@ -232,7 +237,7 @@ class Backward {
     if (gradients_.weight.defined()) {
       const RowMap<const C> map = input_maps_.read_only_map(block);
       for (int64_t row = 0; row < rows; ++row) {
-        gather_row(map, at, row, kBlock<C>, columns + row * kBlock<C>);
+        gather_row(map, at, row, blocks_.padded_width(), columns + row * kBlock<C>);
       }
       multiply_panel<C, Lies::kColumns>(grad, grad_stride_, outputs_, rows, columns,
                                         packed(packed_grad_weight_, block, tap), true);
@@ -244,7 +249,7 @@ class Backward {
     const Samples<C>& at = samples(i, blocks_.offset_group(block), tap);
     const RowMap<C> map = grad_input_maps_.map(block);
     for (int64_t row = 0; row < rows; ++row) {
-      scatter_row(map, at, row, grad_columns + row * kBlock<C>);
+      scatter_row(map, at, row, blocks_.width(block), grad_columns + row * kBlock<C>);
     }
   }
 

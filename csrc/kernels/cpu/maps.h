@@ -79,7 +79,7 @@ class ChannelRows {
 };
 
 // The channels cut into blocks of at most kBlock, each within one group of the weight and one group
-// of the offset. Narrower blocks are filled up with zeros.
+// of the offset. Narrower blocks are filled up with zeros, unless all are at most kNarrow wide.
 struct ChannelBlocks {
   int64_t channels, group_channels, offset_group_channels;
   int64_t block;    // kBlock of the compute type
@@ -107,6 +107,8 @@ struct ChannelBlocks {
   DEFORMOPS_INLINE int64_t width(int64_t b) const {
     return smaller(block, segment - b % per_segment * block);
   }
+  // With the zeros.
+  DEFORMOPS_INLINE int64_t padded_width() const { return segment <= kNarrow ? segment : block; }
   DEFORMOPS_INLINE int64_t group(int64_t b) const { return channel(b) / group_channels; }
   DEFORMOPS_INLINE int64_t offset_group(int64_t b) const {
     return channel(b) / offset_group_channels;
@@ -116,7 +118,7 @@ struct ChannelBlocks {
   }
 };
 
-// Images cut into blocks of channels, [block][image][1 + pixels][kBlock]: whoever works on a block
+// Images cut into blocks of channels, [block][image][1 + pixels][row]: whoever works on a block
 // has all of it close together and to himself. The row before the first pixel of an image stands
 // for all pixels outside: zeros to read, or sums that nobody reads.
 template <class C>
@@ -125,7 +127,8 @@ class BlockMaps {
   BlockMaps() = default;
   BlockMaps(const Context& context, const ChannelBlocks& blocks, int64_t images, int64_t height,
             int64_t width)
-      : pixels_(height * width),
+      : row_(blocks.padded_width()),
+        pixels_(height * width),
         width_(width),
         images_(images),
         data_(allocate<C>(context, blocks.count() * images * image_size())) {}
@@ -133,37 +136,36 @@ class BlockMaps {
   bool defined() const { return data_ != nullptr; }
 
   static int64_t image_bytes(const ChannelBlocks& blocks, int64_t pixels) {
-    return blocks.count() * (1 + pixels) * kBlock<C> * static_cast<int64_t>(sizeof(C));
+    return blocks.count() * (1 + pixels) * blocks.padded_width() * static_cast<int64_t>(sizeof(C));
   }
 
   RowMap<C> map(int64_t b) const {
     C* const first = block(b);
-    return {first, first - kBlock<C>, strides()};
+    return {first, first - row_, strides()};
   }
 
   RowMap<const C> read_only_map(int64_t b) const {
     const C* const first = block(b);
-    return {first, first - kBlock<C>, strides()};
+    return {first, first - row_, strides()};
   }
 
-  RowStrides strides() const { return {image_size(), width_ * kBlock<C>, kBlock<C>}; }
+  RowStrides strides() const { return {image_size(), width_ * row_, row_}; }
 
   void fill_with_zeros(int64_t b, int64_t images) const {
-    memset(block(b) - kBlock<C>, 0, static_cast<size_t>(images * image_size()) * sizeof(C));
+    memset(block(b) - row_, 0, static_cast<size_t>(images * image_size()) * sizeof(C));
   }
 
   template <class T>
   void copy_from(const Team& team, const ChannelBlocks& blocks, const View<const T, 4>& input,
                  int64_t first, int64_t count) const {
     for_each_part(team, blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
-      C* rows = block(b) + image * image_size() + begin * kBlock<C>;
+      C* rows = block(b) + image * image_size() + begin * row_;
       const int64_t channels = blocks.width(b);
-      if (channels < kBlock<C>) {
-        memset(rows, 0, static_cast<size_t>((end - begin) * kBlock<C>) * sizeof(C));
+      if (channels < row_) {
+        memset(rows, 0, static_cast<size_t>((end - begin) * row_) * sizeof(C));
       }
-      if (begin == 0) memset(rows - kBlock<C>, 0, kBlock<C> * sizeof(C));
-      pixels_to_rows(input, first + image, begin, end, blocks.channel(b), channels, rows,
-                     kBlock<C>);
+      if (begin == 0) memset(rows - row_, 0, static_cast<size_t>(row_) * sizeof(C));
+      pixels_to_rows(input, first + image, begin, end, blocks.channel(b), channels, rows, row_);
     });
   }
 
@@ -171,15 +173,15 @@ class BlockMaps {
   void copy_to(const Team& team, const ChannelBlocks& blocks, const View<T, 4>& output,
                int64_t first, int64_t count) const {
     for_each_part(team, blocks, count, [&](int64_t b, int64_t image, int64_t begin, int64_t end) {
-      rows_to_pixels(block(b) + image * image_size() + begin * kBlock<C>, kBlock<C>, output,
-                     first + image, begin, end, blocks.channel(b), blocks.width(b));
+      rows_to_pixels(block(b) + image * image_size() + begin * row_, row_, output, first + image,
+                     begin, end, blocks.channel(b), blocks.width(b));
     });
   }
 
  private:
-  int64_t image_size() const { return (1 + pixels_) * kBlock<C>; }
+  int64_t image_size() const { return (1 + pixels_) * row_; }
 
-  C* block(int64_t b) const { return data_ + b * images_ * image_size() + kBlock<C>; }
+  C* block(int64_t b) const { return data_ + b * images_ * image_size() + row_; }
 
   template <class Body>
   void for_each_part(const Team& team, const ChannelBlocks& blocks, int64_t images,
@@ -192,7 +194,7 @@ class BlockMaps {
     });
   }
 
-  int64_t pixels_ = 0, width_ = 0, images_ = 0;
+  int64_t row_ = 0, pixels_ = 0, width_ = 0, images_ = 0;
   C* data_ = nullptr;
 };
 

@@ -37,6 +37,9 @@ struct Samples {
 };
 
 constexpr int32_t kAllInside = 0xff;
+
+// So few channels are taken one by one. Padded to vectors they would need many times the memory.
+constexpr int64_t kNarrow = 4;
 constexpr int kDotBits = 4;
 
 template <class C, class Element>
@@ -79,12 +82,20 @@ DEFORMOPS_INLINE void gather_row(const RowMap<const C>& map, const Samples<C>& s
   }
 }
 
-// corner[c] += weight * mask * grad[c] for one block of channels.
+// corner[c] += weight * mask * grad[c] for one block of channels, padded if there are more than
+// kNarrow.
 template <class C>
 DEFORMOPS_INLINE void scatter_row(const RowMap<C>& map, const Samples<C>& samples, int64_t i,
-                                  const C* grad) {
+                                  int64_t channels, const C* grad) {
   C* corner[4];
   find_corners(map, samples, i, 0, corner);
+  if (channels <= kNarrow) {
+    for (int k = 0; k < 4; ++k) {
+      const C weight = samples.weight[k][i];
+      for (int64_t c = 0; c < channels; ++c) corner[k][c] += weight * (samples.mask[i] * grad[c]);
+    }
+    return;
+  }
   const Vector<C> low = samples.mask[i] * load(grad);
   const Vector<C> high = samples.mask[i] * load(grad + kLanes<C>);
   for (int k = 0; k < 4; ++k) {
@@ -95,12 +106,21 @@ DEFORMOPS_INLINE void scatter_row(const RowMap<C>& map, const Samples<C>& sample
 }
 
 // dots[k] = <grad, corner k> over one block of channels. All that the gradients of the mask and of
-// the offset need of the data: they are these four numbers under different weights.
+// the offset need of the data: they are these four numbers under different weights. The block is
+// padded if it has more than kNarrow channels.
 template <class C>
 DEFORMOPS_INLINE void dot_rows(const RowMap<const C>& map, const Samples<C>& samples, int64_t i,
-                               const C* grad, C* dots) {
+                               int64_t channels, const C* grad, C* dots) {
   const C* corner[4];
   find_corners(map, samples, i, kDotBits, corner);
+  if (channels <= kNarrow) {
+    for (int k = 0; k < 4; ++k) {
+      C sum = grad[0] * corner[k][0];
+      for (int64_t c = 1; c < channels; ++c) sum += grad[c] * corner[k][c];
+      dots[k] = sum;
+    }
+    return;
+  }
   const Vector<C> low = load(grad), high = load(grad + kLanes<C>);
   Vector<C> products[4];
   for (int k = 0; k < 4; ++k) {
