@@ -1,8 +1,8 @@
-"""Inference engines as competitors: OpenVINO and ONNX Runtime.
+"""Other libraries as competitors: OpenVINO, ONNX Runtime and OpenCV.
 
-They get what an application would give them: a compiled model that holds the weights as constants
-(packed once, before anything is timed), inputs in memory they read in place, and an output buffer
-they reuse. That is to their advantage, and left to them.
+Engines get what an application would give them: a compiled model that holds the weights as
+constants (packed once, before anything is timed), inputs in memory they read in place, and an
+output buffer they reuse. That is to their advantage, and left to them.
 """
 
 from __future__ import annotations
@@ -163,3 +163,19 @@ def onnxruntime(
         return {"output": read(made if output_shape else torch.from_numpy(made.numpy()))}
 
     return Competitor(steps={"forward": forward}, results=results)
+
+
+def opencv(call: Callable[[Any], Tensor], threads: int) -> Competitor:
+    """Calls OpenCV.
+
+    Args:
+        call: gets the module and returns the result to compare.
+        threads: that it may use.
+    """
+    cv2 = require("cv2")
+
+    def forward() -> Tensor:
+        cv2.setNumThreads(threads)
+        return call(cv2)
+
+    return Competitor(steps={"forward": forward}, results=lambda: {"output": forward()})

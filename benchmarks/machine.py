@@ -16,6 +16,7 @@ PACKAGES = {
     "torchvision": "torchvision",
     "OpenVINO": "openvino",
     "ONNX Runtime": "onnxruntime",
+    "OpenCV": "opencv-python-headless",
 }
 
 

@@ -15,7 +15,8 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-PRELOAD = ("torch", "torchvision", "openvino", "onnxruntime", "deformops", "benchmarks.suites")
+PEERS = ("torchvision", "openvino", "onnxruntime", "cv2")
+PRELOAD = ("torch", *PEERS, "deformops", "benchmarks.suites")
 
 
 def available() -> bool:

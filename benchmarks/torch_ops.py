@@ -22,6 +22,7 @@ def entry(
     channels_last: bool = False,
     landmark: bool = False,
     tolerance: float = SAMENESS,
+    slow: bool = False,
 ) -> Entry:
     """Makes an entry of a function.
 
@@ -32,6 +33,7 @@ def entry(
         channels_last: whether the argument called ``input`` is stored so.
         landmark: see `Entry`.
         tolerance: see `Entry`.
+        slow: see `Entry`.
     """
 
     def factory(threads: int) -> Competitor:
@@ -40,7 +42,7 @@ def entry(
             arguments["input"] = arguments["input"].contiguous(memory_format=torch.channels_last)
         return (training if backward else inference)(function(), arguments)
 
-    return Entry(factory, landmark, tolerance)
+    return Entry(factory, landmark, tolerance, slow)
 
 
 def inference(function: Function, tensors: Tensors) -> Competitor:

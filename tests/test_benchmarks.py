@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +32,7 @@ from benchmarks.case import (
 from benchmarks.result import CaseResult, Line, Measurement, judge
 from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
 from benchmarks.session import Session
-from benchmarks.suites import atrous_conv, roi_pooling
+from benchmarks.suites import atrous_conv, nms, roi_pooling
 from benchmarks.table import Table, three_digits, times
 from benchmarks.torch_ops import training
 from benchmarks.verify import largest_difference
@@ -438,6 +439,29 @@ def test_everybody_agrees_on_gradients_groups_and_dilation(mask: bool) -> None:
         for line in result.lines:
             assert line.refused == {}
             assert OURS in line.measurements
+
+
+@pytest.mark.parametrize("scene", [nms.clusters, nms.giant, nms.pile, nms.disjoint])
+def test_everybody_chooses_the_same_boxes(scene: nms.Scene) -> None:
+    problem = nms.Problem("nms", scene, 400, 0.5)
+    boxes = problem.tensors()["boxes"]
+    assert boxes.shape == (400, 4)
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    case = problem.case()
+    session = Session(suite_of(case), [1], BRIEF)
+    (result,) = session.run([case])
+    assert result.lines[0].refused == {}
+    assert not any("differs" in note for note in session.notes)
+
+
+def test_openvino_drops_boxes_at_the_threshold_and_the_notes_count_them() -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    case = nms.Problem("nms", nms.whole_pixels, 4000, 0.5).case().with_peers(["openvino"])
+    session = Session(suite_of(case), [1], BRIEF)
+    (result,) = session.run([case])
+    assert set(result.lines[0].measurements) == {OURS, "openvino"}
+    (note,) = session.notes
+    assert re.fullmatch(r"openvino timed in .* its output differs from ours by \d+ of \d+", note)
 
 
 # The command
