@@ -15,7 +15,7 @@ from deformops.__main__ import main
 from deformops.cli.segmentation import class_colors, with_legend
 from deformops.ops import Bilateral, Gaussian, dense_crf
 from deformops.pictures import LabelMap, voc_colors
-from deformops.training import Segmenter
+from deformops.training import Predictor
 from deformops.training.checkpoint import save
 from deformops.training.network import Network
 from tests.training_net import photo
@@ -49,7 +49,7 @@ def scores(
     """What the network says of the photo or a part of it, [classes, H, W]."""
     net = Network("deeplab-largefov", NAMES, {"width": 0.03}, "torchvision").build()
     net.load_state_dict(torch.load(files["weights"])["model"])
-    return Segmenter(net).scores(pixels(files)[:, rows, columns])
+    return Predictor(net).scores(pixels(files)[:, rows, columns])
 
 
 def pixels(files: dict[str, Path]) -> torch.Tensor:
@@ -81,13 +81,13 @@ def test_labels(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> N
 def test_tiles(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The network never sees more than a tile; each pixel has the label that its tile gives it."""
     seen: list[tuple[int, ...]] = []
-    scored = Segmenter.scores
+    scored = Predictor.scores
 
-    def watched(segmenter: Segmenter, tile: torch.Tensor) -> torch.Tensor:
+    def watched(predictor: Predictor, tile: torch.Tensor) -> torch.Tensor:
         seen.append(tuple(tile.shape))
-        return scored(segmenter, tile)
+        return scored(predictor, tile)
 
-    monkeypatch.setattr(Segmenter, "scores", watched)
+    monkeypatch.setattr(Predictor, "scores", watched)
     assert segment(files, "--tile", "40", "--overlap", "12") == 0
     assert seen == [(3, 40, 40)] * 6
     top_left = scores(files, slice(40), slice(40)).argmax(0).numpy()

@@ -30,7 +30,7 @@ from deformops.training import (
 )
 from deformops.training.checkpoint import load, save
 from deformops.training.loss import shrink_labels, summed_loss
-from tests.training_net import TinyNet, TwoScores, preprocessing, weights, write_photos
+from tests.training_net import PREPROCESSING, TinyNet, TwoScores, weights, write_photos
 from tests.training_run import STEPS, recipe
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def photos(tmp_path: Path) -> LabelledPhotos:
     return LabelledPhotos.of(write_photos(tmp_path / "photos"), classes=3)
 
 
-def trained(net: nn.Module, photos: LabelledPhotos, recipe: Recipe, steps: int = 2) -> Trainer:
+def trained(net: TinyNet, photos: LabelledPhotos, recipe: Recipe, steps: int = 2) -> Trainer:
     trainer = Trainer(net, photos, recipe)
     for _ in range(steps):
         trainer.step()
@@ -104,7 +104,7 @@ def test_two_steps_by_hand(photos: LabelledPhotos) -> None:
     samples = Trainer(net(), photos, settings)._rows()
     for iteration in range(2):
         images, labels = next(samples)
-        scores = other(preprocessing(images))
+        scores = other(PREPROCESSING(images))
         counted = labels != 255
         right = scores.log_softmax(1).gather(1, labels.long().clamp(max=2)[:, None])[:, 0]
         loss = -(right * counted).sum() / counted.sum()
@@ -179,7 +179,7 @@ def test_several_scores(photos: LabelledPhotos) -> None:
     images, labels = next(Trainer(net(), photos, settings)._rows())
     want = 0.0
     module: Any = net(TwoScores)
-    for scores in module.all_scores(preprocessing(images)):
+    for scores in module.all_scores(PREPROCESSING(images)):
         small = shrink_labels(labels, scores.shape[-2:]).long()
         want += nn.functional.cross_entropy(scores, small, ignore_index=255).item()
     assert trainer.step()[0] == pytest.approx(want, rel=1e-5)

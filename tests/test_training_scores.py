@@ -17,7 +17,7 @@ from deformops.ops import Bilateral, Gaussian, dense_crf
 from deformops.training import (
     Confusion,
     LabelledPhotos,
-    Segmenter,
+    Predictor,
     crf_ablation,
     evaluate,
     in_tiles,
@@ -152,22 +152,22 @@ def test_segmenter(tmp_path: Path) -> None:
     """Scores have the photo's size, reduced or not; the network is in eval mode."""
     photos, net = photos_and_net(tmp_path)
     photo, _ = photos[0]
-    scores = Segmenter(net).scores(photo)
+    scores = Predictor(net).scores(photo)
     assert not net.training
     assert torch.equal(scores, net(net.preprocessing(photo[None]))[0].detach())
-    assert Segmenter(net, reduce=2.5).scores(photo).shape == (3, 24, 32)
+    assert Predictor(net, reduce=2.5).scores(photo).shape == (3, 24, 32)
 
 
 def test_evaluate(tmp_path: Path) -> None:
     """Four numbers with and without terms of the CRF, and bands up to the whole."""
     photos, net = photos_and_net(tmp_path)
-    segmenter = Segmenter(net)
+    predictor = Predictor(net)
     terms = Gaussian(2.0, 3.0), Bilateral(20.0, 20.0, 4.0)
-    counts = evaluate(segmenter, photos, crf_ablation(*terms), widths=(1, 3, 32))
+    counts = evaluate(predictor, photos, crf_ablation(*terms), widths=(1, 3, 32))
     assert list(counts) == ["unary", "gaussian", "bilateral", "both"]
     want: dict[str, list[Tensor]] = {name: [] for name in counts}
     for photo, _ in (photos[number] for number in range(6)):
-        unary = -segmenter.scores(photo)[None].log_softmax(1)
+        unary = -predictor.scores(photo)[None].log_softmax(1)
         for name, pairs in zip(counts, ([], terms[:1], terms[1:], list(terms)), strict=True):
             q = dense_crf(unary, photo[None], pairwise=pairs, iterations=10)
             want[name].append(q[0].argmax(0))

@@ -11,19 +11,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from deformops.nets.preprocessing import Preprocessing
+from deformops.nets.segmenter import Segmenter
 
-def preprocessing(images: Tensor) -> Tensor:
-    """Colours from 0 to 255 to about -1 to 1."""
-    return (images.float() - 128) / 64
+#: Colours from 0 to 255 to -2 to 2.
+PREPROCESSING = Preprocessing((128.0, 128.0, 128.0), (64.0, 64.0, 64.0))
 
 
-class TinyNet(nn.Module):
+class TinyNet(Segmenter):
     """Two convolutions at half the size, a score, and bilinear scores of the input's size."""
 
     def __init__(self, classes: int = 3, dropout: float = 0.0, norm: bool = False) -> None:
         super().__init__()
         self.classes = classes
-        self.preprocessing = preprocessing
+        self.preprocessing = PREPROCESSING
         self.body = nn.Sequential(
             nn.Conv2d(3, 8, 3, 2, 1),
             nn.BatchNorm2d(8) if norm else nn.Identity(),
@@ -36,6 +37,9 @@ class TinyNet(nn.Module):
 
     def head(self) -> Iterator[nn.Module]:
         yield self.score
+
+    def published_names(self) -> dict[str, tuple[str, ...]]:
+        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         return F.interpolate(self.score(self.body(images)), images.shape[-2:], mode="bilinear")

@@ -13,8 +13,8 @@ from deformops.ops import Bilateral, Gaussian
 from deformops.training import (
     Confusion,
     LabelledPhotos,
+    Predictor,
     Processes,
-    Segmenter,
     crf_ablation,
     find_split,
 )
@@ -22,7 +22,7 @@ from deformops.training.checkpoint import load
 from deformops.training.network import Network
 
 
-def trained(arguments: argparse.Namespace, processes: Processes) -> tuple[Network, Segmenter]:
+def trained(arguments: argparse.Namespace, processes: Processes) -> tuple[Network, Predictor]:
     """The network of a checkpoint with its weights.
 
     Raises:
@@ -37,7 +37,7 @@ def trained(arguments: argparse.Namespace, processes: Processes) -> tuple[Networ
     except RuntimeError as error:
         raise ValueError(f"{arguments.weights} does not fit its network: {error}") from error
     reduce = state["recipe"]["augmentation"]["reduce"]
-    return network, Segmenter(net.to(processes.device), reduce)
+    return network, Predictor(net.to(processes.device), reduce)
 
 
 def terms(arguments: argparse.Namespace) -> tuple[Gaussian, Bilateral]:
@@ -61,14 +61,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     processes = Processes.join(arguments.device)
     try:
         folder = find_split(arguments.data, arguments.split)
-        network, segmenter = trained(arguments, processes)
+        network, predictor = trained(arguments, processes)
         photos = LabelledPhotos.of(folder, len(network.class_names), network.ignore)
         ways = crf_ablation(*terms(arguments), arguments.iterations)
         if not arguments.crf_ablation:
             ways = {name: ways[name] for name in ("unary", "both")[: 1 + arguments.crf]}
         line = ProgressLine(quiet=not processes.first)
         counts = training.evaluate(
-            segmenter,
+            predictor,
             photos,
             ways,
             widths=arguments.trimap,

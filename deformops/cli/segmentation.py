@@ -33,12 +33,12 @@ def segment(arguments: argparse.Namespace) -> int:
     """
     processes = Processes.join(arguments.device)
     colors = read_photo(arguments.photo)
-    network, segmenter = trained(arguments, processes)
+    network, predictor = trained(arguments, processes)
     refine = crf(terms(arguments), arguments.iterations) if arguments.crf else most_probable
     line = ProgressLine()
 
     def labels_of(tile: Tensor) -> Tensor:
-        return refine(segmenter.scores(tile), tile)
+        return refine(predictor.scores(tile), tile)
 
     start = time.perf_counter()
     line.show("tile 1")

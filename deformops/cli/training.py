@@ -21,9 +21,9 @@ from deformops.nets.weights import load_weights
 from deformops.training import (
     Augmentation,
     LabelledPhotos,
+    Predictor,
     Processes,
     Recipe,
-    Segmenter,
     Trainer,
     class_names,
     color_components,
@@ -205,10 +205,10 @@ def _score(
     if not (folder / "images").is_dir():
         return
     photos = LabelledPhotos.of(folder, len(network.class_names), network.ignore)
-    segmenter = Segmenter(trainer.net, trainer.recipe.augmentation.reduce)
+    predictor = Predictor(trainer.net, trainer.recipe.augmentation.reduce)
     line = ProgressLine(quiet=not trainer.processes.first)
     counts = evaluate(
-        segmenter,
+        predictor,
         photos,
         processes=trainer.processes,
         on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),

@@ -1,12 +1,12 @@
 """Training of segmentation networks, and what they are used for afterwards.
 
-A network is anything with `forward(images) -> scores`, `preprocessing` and `head()`, as those of
-`deformops.nets.segmentation`. `deformops train-seg`, `eval-seg` and `segment` are made of this.
+Networks are `deformops.nets.Segmenter`s. The commands `train-seg`, `eval-seg` and `segment` are
+made of this.
 """
 
 from deformops.training.augmentation import Augmentation, color_components, ten_crops
 from deformops.training.data import LabelledPhotos, Samples, class_names, find_split
-from deformops.training.inference import Segmenter, crf, crf_ablation, evaluate, most_probable
+from deformops.training.inference import Predictor, crf, crf_ablation, evaluate, most_probable
 from deformops.training.optimizer import parameter_groups, poly
 from deformops.training.processes import Processes
 from deformops.training.scores import Confusion, trimap
@@ -18,10 +18,10 @@ __all__ = [
     "Confusion",
     "DivergedError",
     "LabelledPhotos",
+    "Predictor",
     "Processes",
     "Recipe",
     "Samples",
-    "Segmenter",
     "Trainer",
     "class_names",
     "color_components",

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from deformops.nets.segmenter import Segmenter
 from deformops.ops import Bilateral, Gaussian, dense_crf
 from deformops.ops.pairwise import Pairwise
 from deformops.training.augmentation import scaled
@@ -18,7 +19,7 @@ from deformops.training.scores import Confusion, trimap
 Refinement = Callable[[Tensor, Tensor], Tensor]
 
 
-class Segmenter:
+class Predictor:
     """A network that labels photos.
 
     Args:
@@ -26,7 +27,7 @@ class Segmenter:
         reduce: photos are made so many times smaller first, and scores larger again.
     """
 
-    def __init__(self, net: nn.Module, reduce: float = 1.0) -> None:
+    def __init__(self, net: Segmenter, reduce: float = 1.0) -> None:
         self.net = net.eval()
         self.reduce = reduce
 
@@ -46,7 +47,7 @@ class Segmenter:
         if self.reduce != 1:
             small = scaled(size, 1 / self.reduce)
             images = F.interpolate(images, small, mode="bilinear", antialias=True)
-        scores: Tensor = self.net(self.net.preprocessing(images)).float()  # type: ignore[operator]
+        scores: Tensor = self.net(self.net.preprocessing(images)).float()
         if scores.shape[-2:] != size:
             scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
         return scores[0].cpu()
@@ -89,7 +90,7 @@ def crf_ablation(
 
 
 def evaluate(
-    segmenter: Segmenter,
+    predictor: Predictor,
     photos: LabelledPhotos,
     refinements: Mapping[str, Refinement] | None = None,
     *,
@@ -100,7 +101,7 @@ def evaluate(
     """Scores a network on labelled photos, at the size of their labels.
 
     Args:
-        segmenter: the network.
+        predictor: the network.
         photos: and their labels.
         refinements: by name, what makes labels of scores and the photo; None: "unary" alone, the
             most probable class.
@@ -119,7 +120,7 @@ def evaluate(
     own = range(together.rank, len(photos), together.count)
     for number, which in enumerate(own, 1):
         photo, truth = photos[which]
-        scores = segmenter.scores(photo)
+        scores = predictor.scores(photo)
         places = [None, *(trimap(truth, width) for width in widths)]
         for name, refine in ways.items():
             labels = refine(scores, photo)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
 from deformops.nets.preprocessing import CAFFE_BGR, TORCHVISION_RGB
 from deformops.nets.segmentation import build_segmenter
+from deformops.nets.segmenter import Segmenter
 
 PREPROCESSINGS = {"caffe": CAFFE_BGR, "torchvision": TORCHVISION_RGB}
 
@@ -48,7 +47,7 @@ class Network:
         """Plain values for a checkpoint."""
         return asdict(self)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Segmenter:
         """Builds it, with weights from torch's global generator.
 
         Raises:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
+
+from deformops.nets.segmenter import Segmenter
 
 
 def poly(base: float, iteration: int, iterations: int, power: float = 0.9) -> float:
@@ -33,7 +34,7 @@ def poly(base: float, iteration: int, iterations: int, power: float = 0.9) -> fl
 
 
 def parameter_groups(
-    net: nn.Module, lr: float, weight_decay: float = 5e-4, head_factor: float = 10.0
+    net: Segmenter, lr: float, weight_decay: float = 5e-4, head_factor: float = 10.0
 ) -> list[dict[str, Any]]:
     """The parameters of a network as FCN and DeepLab train them.
 
@@ -42,7 +43,7 @@ def parameter_groups(
     What needs no gradient is left out.
 
     Args:
-        net: if it has a method `head()`, this returns modules.
+        net: the network.
         lr: of the weights.
         weight_decay: the factor of L2.
         head_factor: of the head's rates.
@@ -56,8 +57,7 @@ def parameter_groups(
 
     Source: `lr_mult` and `decay_mult` in the published train.prototxt of both.
     """
-    head: Callable[[], Iterable[nn.Module]] = getattr(net, "head", list)
-    new = {id(parameter) for module in head() for parameter in module.parameters()}
+    new = {id(parameter) for module in net.head() for parameter in module.parameters()}
     groups: dict[str, list[nn.Parameter]] = {}
     for module in net.modules():
         scales = isinstance(module, nn.modules.batchnorm._NormBase)

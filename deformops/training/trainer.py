@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from deformops.nets.segmenter import Segmenter
 from deformops.training.augmentation import Augmentation
 from deformops.training.data import LabelledPhotos, Samples, numbers_of, stack
 from deformops.training.loss import count_pixels, shrink_labels, summed_loss
@@ -82,7 +83,7 @@ class DivergedError(ArithmeticError):
 class _Scores(nn.Module):
     """A network whose forward returns all scores that have a loss."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Segmenter) -> None:
         super().__init__()
         self.net = net
 
@@ -103,7 +104,7 @@ class Trainer:
     on CUDA from that part in all processes.
 
     Args:
-        net: a segmentation network: `forward(images) -> scores`, `preprocessing`, `head()`.
+        net: the network.
         photos: what it learns.
         recipe: how.
         processes: which one of them this is.
@@ -115,7 +116,7 @@ class Trainer:
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Segmenter,
         photos: LabelledPhotos,
         recipe: Recipe,
         *,
@@ -176,7 +177,7 @@ class Trainer:
         for number, (photos, labels) in enumerate(batch):
             with self._drawing(self.processes.rank * own + number), self._sync(number == own - 1):
                 device = self.processes.device
-                images = self.net.preprocessing(photos.to(device))  # type: ignore[operator]
+                images = self.net.preprocessing(photos.to(device))
                 scores = self._scores(images)
                 divisors = divisors or self._divisors(batch, scores)
                 loss = torch.zeros((), device=device)
