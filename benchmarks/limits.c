@@ -3,8 +3,8 @@
 //
 // Arithmetic: independent chains of fused multiply-adds that never leave the registers. Enough
 // chains to hide the latency of the unit (4 cycles, 2 units: at least 8), few enough to fit the
-// register file. Built at run time by benchmarks/limits.py, because the package's own library has no
-// use for it.
+// register file. Built at run time by benchmarks/limits.py, because the package's own library has
+// no use for it.
 
 #include <stdint.h>
 #include <string.h>
