@@ -19,10 +19,10 @@ from PIL import Image
 
 from deformops import demo
 from deformops.analysis import sampling_points
-from deformops.demo import boxes, follow, photo, refine, sheet, straighten
+from deformops.demo import boxes, follow, holes, photo, refine, sheet, straighten
 from deformops.demo.warp import Warp, inside, pixel_grid, sample_exactly
 
-PICTURES = {straighten.FILE, follow.FILE, boxes.FILE, refine.FILE}
+PICTURES = {straighten.FILE, holes.FILE, follow.FILE, boxes.FILE, refine.FILE}
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -113,6 +113,22 @@ def test_bins_that_follow_the_warp_see_the_same() -> None:
     offset = boxes.following_offsets(warp, box, around, boxes.FINE)
     in_place, moved = boxes._pool(warped, around), boxes._pool(warped, around, offset)
     assert abs(moved - straight).max() < 0.1 * abs(in_place - straight).max()
+
+
+@pytest.mark.parametrize(("size", "filled"), [((40, 60), 1 / 4), ((41, 61), 21 * 31 / (41 * 61))])
+def test_holes_in_the_kernel_fill_those_in_the_result(size: tuple[int, int], filled: float) -> None:
+    """A quarter of the positions against all of them, and the same answers in that quarter."""
+    found = holes.answers(torch.rand(size, dtype=torch.float64))
+    assert found.filled.double().mean().item() == pytest.approx(filled)
+    assert (found.subsampled != 0).sum() == found.filled.sum()
+    assert (found.atrous != 0).all()
+    torch.testing.assert_close(found.subsampled[found.filled], found.atrous[found.filled])
+    # Steps from dark to bright and back: positive and negative, twice as far apart in pixels.
+    step = (torch.arange(60) >= 30).double().expand(40, 60)
+    line = holes.answers(step).atrous[20]
+    assert line[29] > 0.1
+    assert torch.equal(line[6:23], torch.zeros(17).double())
+    torch.testing.assert_close(holes.answers(-step).atrous[20], -line)
 
 
 def test_psnr() -> None:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = _missing(arguments.photo)
     if missing:
         return _fail(f"the demo needs {' and '.join(missing)}: pip install 'deformops-vision[viz]'")
-    from deformops.demo import boxes, follow, photo, refine, straighten
+    from deformops.demo import boxes, follow, holes, photo, refine, straighten
 
     start = time.perf_counter()
     try:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(f"{arguments.photo} cannot be read as an image: {error}")
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for scene in (straighten, follow, boxes, refine):
+        for scene in (straighten, holes, follow, boxes, refine):
             scene.show(image, arguments.output, _say)
     except OSError as error:
         return _fail(f"the pictures cannot be written: {error}")
