@@ -75,8 +75,8 @@ class Bottleneck(nn.Module):
         result: Tensor = self.relu(output + shortcut)
         return result
 
-    def deform(self, border: str) -> None:
-        """Makes the 3x3 a deformable one, with offsets from a 3x3 of dilation 1 as published."""
+    def deform(self, border: str, offset_groups: int, offset_dilation: int | None) -> None:
+        """Makes the 3x3 a deformable one; the options are those of `DeformConv2dPack`."""
         conv = self.conv2
         if not isinstance(conv, AtrousConv2d):
             raise TypeError(f"deform: expected a plain 3x3, got {type(conv).__name__}")
@@ -88,9 +88,10 @@ class Bottleneck(nn.Module):
             stride,
             dilation,
             dilation,
+            offset_groups=offset_groups,
             bias=False,
             border=border,
-            offset_dilation=1,
+            offset_dilation=offset_dilation,
         )
         self.conv2.weight = nn.Parameter(conv.weight)
 
@@ -122,6 +123,10 @@ class ResNetTrunk(nn.Module):
         deformable_layers: how many of the last 3x3s are deformable: 3 are those of res5, 6 also
             those of the last three blocks of res4.
         border: see `deformops.deform_conv2d`.
+        offset_groups: groups of channels with offsets of their own: 1 published for segmentation, 4
+            for detection.
+        offset_dilation: of the 3x3s that predict offsets: 1 published for segmentation, None (that
+            of the layer) for detection.
 
     Shapes: input [N, 3, H, W], output [N, 2048 * width, H / output_stride, W / output_stride].
 
@@ -142,6 +147,8 @@ class ResNetTrunk(nn.Module):
         pool_padding: int = 1,
         deformable_layers: int = 0,
         border: str = "v2",
+        offset_groups: int = 1,
+        offset_dilation: int | None = 1,
     ) -> None:
         super().__init__()
         if style not in ("caffe", "torchvision"):
@@ -192,7 +199,7 @@ class ResNetTrunk(nn.Module):
                 initial.he(module, "fan_out")
         bottlenecks = [module for module in self.modules() if isinstance(module, Bottleneck)]
         for bottleneck in bottlenecks[len(bottlenecks) - deformable_layers :]:
-            bottleneck.deform(border)
+            bottleneck.deform(border, offset_groups, offset_dilation)
 
     def stages(self) -> Iterator[nn.Sequential]:
         """res2 to res5."""

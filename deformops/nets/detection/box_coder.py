@@ -54,10 +54,10 @@ class BoxCoder:
         if self.max_log_size is not None:
             checks.positive("max_log_size", self.max_log_size)
         for name, numbers in (("means", self.means), ("stds", self.stds)):
-            table = torch.tensor(numbers)
+            table = torch.tensor(numbers, device="cpu")
             fits = table.dim() in (1, 2) and table.shape[-1] == 4
             checks.require(fits, name, "4 numbers, or 4 for each class", numbers)
-        positive = bool((torch.tensor(self.stds) > 0).all())
+        positive = bool((torch.tensor(self.stds, device="cpu") > 0).all())
         checks.require(positive, "stds", "positive numbers", self.stds)
 
     def encode(self, boxes: Tensor, references: Tensor, labels: Tensor | None = None) -> Tensor:
