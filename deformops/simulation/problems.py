@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 CHANNELS, SIZE = 64, 64
 TAPS = 9
+MAP, STRIDE = (38, 50), 16
+BOXES, BINS = 12, 7
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,24 @@ class Tensors:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
+
+@dataclass(frozen=True)
+class Mean:
+    """What of `roi_average` makes an op of RoI pooling."""
+
+    semantics: str
+    groups: int
+    samples: int
+    moved: bool
+
+
+MEANS = {
+    "roi_align": Mean("unaligned", 1, 2, moved=False),
+    "ps_roi_pool": Mean("rfcn", BINS, 0, moved=False),
+    "ps_roi_align": Mean("aligned", BINS, 2, moved=False),
+    "deform_roi_pool": Mean("dcn", 1, 4, moved=True),
+    "deform_ps_roi_pool": Mean("dcn", BINS, 4, moved=True),
+}
 
 _SAMPLING = ([1, 1], [1, 1], [1, 1], [0, 0], "v2", "inner")
 _KERNEL = [3, 3]
@@ -98,13 +119,56 @@ def problems(
         inputs = (input, columns, offset)
         return problem("contract_columns", inputs, *inputs, _KERNEL, *_SAMPLING, 1)
 
-    return {
-        function.__name__: function
-        for function in (
-            deform_conv2d,
-            deform_conv2d_backward,
-            gather_columns,
-            scatter_columns,
-            contract_columns,
-        )
+    def boxes() -> Tensor:
+        """Boxes of up to half the image, in the type that goes with that of the input."""
+        random = torch.Generator().manual_seed(0)
+        size = torch.tensor([MAP[1], MAP[0]]) * float(STRIDE)
+        centre = size * torch.rand(BOXES, 2, generator=random)
+        half = size * (0.1 + 0.15 * torch.rand(BOXES, 2, generator=random))
+        corners = [(centre - half).clamp(min=0), (centre + half).minimum(size - STRIDE)]
+        rows = torch.cat([torch.zeros(BOXES, 1), *corners], 1)
+        return rows.double() if tensors.dtype == torch.float64 else rows
+
+    def roi_pool() -> Problem:
+        input, rows = tensors.normal(1, CHANNELS, *MAP), boxes()
+        bins = ([BINS, BINS], 1 / STRIDE, "caffe")
+        return problem("roi_pool", (input, rows), input, rows, *bins)
+
+    def roi_pool_backward() -> Problem:
+        output, index = roi_pool().call()
+        grad_output, rows = tensors.normal(*output.shape), boxes()
+        inputs = (grad_output, rows, index)
+        return problem("scatter_maxima", inputs, *inputs, [1, CHANNELS, *MAP])
+
+    def average(name: str, *, backward: bool) -> Problem:
+        mean = MEANS[name]
+        groups = mean.groups**2
+        channels = -(-CHANNELS // groups)
+        input, rows = tensors.normal(1, channels * groups, *MAP), boxes()
+        offset = tensors.normal(BOXES, 2, BINS, BINS) if mean.moved else None
+        bins = ([BINS, BINS], 1 / STRIDE, mean.semantics, [mean.groups] * 2, mean.samples)
+        moves = (0.1, [0, 0])
+        read = (input, rows) if offset is None else (input, rows, offset)
+        if not backward:
+            return problem("roi_average", read, input, rows, offset, *bins, *moves)
+        grad_output = tensors.normal(BOXES, channels, BINS, BINS)
+        # The gradient of a mean does not depend on what it is the mean of, but for the offset's.
+        read = (grad_output, *(read if mean.moved else read[1:]))
+        arguments = (grad_output, input, rows, offset, *bins, *moves)
+        return problem("roi_average_backward", read, *arguments, [True, mean.moved])
+
+    averages = {
+        name + suffix: partial(average, name, backward=bool(suffix))
+        for name in MEANS
+        for suffix in ("", "_backward")
     }
+    others = (
+        deform_conv2d,
+        deform_conv2d_backward,
+        gather_columns,
+        scatter_columns,
+        contract_columns,
+        roi_pool,
+        roi_pool_backward,
+    )
+    return {function.__name__: function for function in others} | averages
