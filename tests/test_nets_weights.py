@@ -319,6 +319,37 @@ def test_decimation_keeps_the_same_filters_on_both_sides() -> None:
         nets.decimated(fc6, fc7, channels=2, kept=9)
 
 
+@pytest.mark.parametrize("caffe", [True, False])
+def test_vgg_transplanted_into_deeplab(caffe: bool) -> None:
+    """Convolutions as they are; fc6 and fc7 decimated, otherwise in each branch; fc8 is new."""
+    vgg = nets.VGG16(6, width=1 / 16)
+    weights = vgg.state_dict()
+    if caffe:
+        names = vgg.published_names()
+        weights = {
+            f"{names[layer][0]}.{entry}": value
+            for layer, _, entry, value in ((*n.rpartition("."), v) for n, v in weights.items())
+        }
+    net = nets.DeepLabVGG(4, width=1 / 16, rates=(6, 12))
+    report = nets.transplant(nets.WithCRF(net) if caffe else net, weights)
+    scored = [name for name in report.missing if "fc8" in name]
+    assert len(scored) == 4
+    assert all("crf" in name for name in report.missing if name not in scored)
+    assert report.dropped == [
+        f"{'fc8' if caffe else 'classifier.6'}.{e}" for e in ("weight", "bias")
+    ]
+    assert torch.equal(net.features[28].weight, vgg.features[28].weight)  # type: ignore
+    filters = vgg.classifier[0].weight.reshape(256, 32, 7, 7)[..., ::3, ::3].flatten(1)  # type: ignore
+    chosen = []
+    for branch in net.aspp.branches:
+        own = branch.get_submodule("fc6").weight.flatten(1)  # type: ignore
+        matches = (own[:, None] == filters[None]).all(2)
+        assert matches.sum(1).tolist() == 64 * [1]
+        chosen.append(matches.int().argmax(1).tolist())
+    assert len(set(chosen[0])) == 64
+    assert chosen[0] != chosen[1]
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from deformops.nets.grid import cut
 from deformops.nets.preprocessing import TORCHVISION_RGB, Preprocessing
 from deformops.nets.resnet import RESNET101, ResNetTrunk
 from deformops.nets.segmenter import Segmenter
+from deformops.nets.transplant import decimated
 from deformops.nets.vgg import VGG16Features
 from deformops.nn import (
     ASPP,
@@ -106,6 +107,23 @@ class DeepLabVGG(Segmenter):
             for ours, theirs in (("fc6", "fc6"), ("fc7", "fc7"), ("fc8", "fc8_voc12")):
                 names[f"aspp.branches.{i}.{ours}"] = (f"{theirs}{suffix}",)
         return names
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """VGG-16's fc6 and fc7 decimated, by a choice of its own for each branch."""
+        channels, hidden = self.features.channels[-1], self.aspp.hidden or 0
+        for layers in (("fc6", "fc7"), ("classifier.0", "classifier.3")):
+            large = weights.get(f"{layers[0]}.weight")
+            if large is None or large[0].numel() != channels * 49 or len(large) < hidden:
+                continue
+            fc6, fc7 = ((weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in layers)
+            kept = {n: value for n, value in weights.items() if n.rpartition(".")[0] not in layers}
+            for i in range(len(self.aspp.branches)):
+                small = decimated(fc6, fc7, channels=channels, kept=hidden)
+                for name, (weight, bias) in zip(("fc6", "fc7"), small, strict=True):
+                    (published,) = self.published_names()[f"aspp.branches.{i}.{name}"]
+                    kept[f"{published}.weight"], kept[f"{published}.bias"] = weight, bias
+            return kept
+        return weights
 
 
 class DeepLabResNet(Segmenter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +35,10 @@ class Segmenter(nn.Module):
     @abstractmethod
     def published_names(self) -> dict[str, tuple[str, ...]]:
         """What files of weights call the layers; see `deformops.nets.transplant`."""
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a classifier, under published names, with layers that are smaller here cut."""
+        return weights
 
 
 class WithCRF(Segmenter):
@@ -79,3 +83,7 @@ class WithCRF(Segmenter):
     def published_names(self) -> dict[str, tuple[str, ...]]:
         """What files of weights call the layers."""
         return {f"net.{ours}": theirs for ours, theirs in self.net.published_names().items()}
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a classifier, as the network itself adapts them."""
+        return self.net.adapted(weights)

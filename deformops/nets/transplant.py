@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ def transplant(
     A weight of the network is looked for under its own name, then under what the network's
     `published_names()` say that files call its layer. If the number of values is the same but the
     shape is not, it is viewed in the network's shape: (O, C * kH * kW) of a fully connected layer
-    becomes (O, C, kH, kW) of a convolution. Fixed deconvolutions are left alone.
+    becomes (O, C, kH, kW) of a convolution. Fixed deconvolutions are left alone. Before all that, a
+    network may adapt the weights: DeepLab decimates VGG-16's fc6 and fc7.
 
     Args:
         net: any module.
@@ -61,7 +62,8 @@ def transplant(
     Raises:
         ValueError: nothing fits; the message names what was looked for.
     """
-    published = published_names(net)
+    published: Mapping[str, tuple[str, ...]] = _told(net, "published_names", dict)()
+    weights = _told(net, "adapted", lambda kept: kept)(weights)
     fixed = {name for name, module in net.named_modules() if isinstance(module, BilinearDeconv2d)}
     report = TransplantReport()
     used = set()
@@ -97,10 +99,10 @@ def transplant(
     return report
 
 
-def published_names(net: nn.Module) -> dict[str, tuple[str, ...]]:
-    """What files of weights call a network's layers, where it says so."""
-    names = getattr(net, "published_names", None)
-    return names() if callable(names) else {}
+def _told(net: nn.Module, method: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that networks of this package have, and others need not."""
+    found: Callable[..., Any] = getattr(net, method, otherwise)
+    return found
 
 
 def convolutionalize(

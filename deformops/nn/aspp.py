@@ -53,6 +53,7 @@ class ASPP(nn.Module):
         if len(rates) == 0:
             raise ValueError("ASPP: rates: expected at least one, got none")
         self.rates = tuple(rates)
+        self.hidden = hidden
         self.branches = nn.ModuleList(
             atrous_classifier(in_channels, out_channels, rate, hidden=hidden, dropout=dropout)
             if hidden is not None
