@@ -185,6 +185,25 @@ def test_several_scores(photos: LabelledPhotos) -> None:
     assert trainer.step()[0] == pytest.approx(want, rel=1e-5)
 
 
+def test_photos_of_several_sizes(tmp_path: Path) -> None:
+    """Whole photos, each a part of its own: the loss is the mean over all their pixels."""
+    for number, size in enumerate([(24, 32), (20, 44)]):
+        write_photos(tmp_path / f"{number}", 1, size)
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / f"{number}" / part / "0.png").rename(tmp_path / part / f"{number}.png")
+    photos = LabelledPhotos.of(tmp_path, classes=3)
+    settings = Recipe(5, batch=2, parts=2, augmentation=WHOLE)
+    module = net()
+    total, count = 0.0, 0
+    for photo, labels in (photos[number] for number in range(2)):
+        total += summed_loss(module(PREPROCESSING(photo[None])), labels[None], 255).item()
+        count += int((labels != 255).sum())
+    assert Trainer(module, photos, settings).step()[0] == pytest.approx(total / count, rel=1e-5)
+    with pytest.raises(ValueError, match="crop: expected photos of one size"):
+        Trainer(net(TwoScores), photos, settings).step()
+
+
 def test_seeds(photos: LabelledPhotos) -> None:
     """The same seed gives the same bits, whatever else is drawn; another gives others."""
     settings = recipe(2)

@@ -200,12 +200,19 @@ class Trainer:
         """By what the summed loss of each score is divided: the pixels of the whole batch, or 1."""
         if self.recipe.loss == "sum":
             return [1.0] * len(scores)
-        ignore = self.photos.ignore
-        sizes = [score.shape[-2:] for score in scores]
-        counts = [
-            sum(count_pixels(shrink_labels(labels, size), ignore) for _, labels in batch)
-            for size in sizes
-        ]
+        all_labels = [labels for _, labels in batch]
+        full = all_labels[0].shape[-2:]
+        counts = []
+        for score in scores:
+            size, counted = score.shape[-2:], all_labels
+            if size != full:
+                if any(labels.shape[-2:] != full for labels in all_labels):
+                    raise ValueError(
+                        "crop: expected photos of one size, since the network has losses at "
+                        "smaller sizes, which must be known for all parts of a batch"
+                    )
+                counted = [shrink_labels(labels, size) for labels in all_labels]
+            counts.append(sum(count_pixels(labels, self.photos.ignore) for labels in counted))
         return [max(1.0, float(count)) for count in self.processes.sum(torch.tensor(counts))]
 
     @contextmanager
