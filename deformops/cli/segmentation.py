@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from deformops.cli.evaluation import terms, trained
 from deformops.cli.progress import ProgressLine
 from deformops.pictures import Colors, LabelMap, PictureError, read_photo, size_of, voc_colors
 from deformops.training import Processes, crf, in_tiles, most_probable
+
+# Saturation and value of colours.
+SHADES = ((0.9, 1.0), (0.9, 0.6), (0.5, 1.0))
 
 
 def segment(arguments: argparse.Namespace) -> int:
@@ -67,11 +71,15 @@ def segment(arguments: argparse.Namespace) -> int:
 
 
 def class_colors(names: Sequence[str]) -> Colors:
-    """Colours of classes, [256, 3]: those of PASCAL VOC, black only for a background."""
-    colors = voc_colors()
-    if names[0].lower() not in ("background", "__background__"):
-        colors = np.roll(colors, -1, axis=0)
-    return colors
+    """Colours of classes, [256, 3]: PASCAL VOC's where there is a background, which is black.
+
+    Else hues a golden section apart, bright, dark and pale by turns.
+    """
+    if names[0].lower() in ("background", "__background__"):
+        return voc_colors()
+    golden = (5**0.5 - 1) / 2
+    colors = [hsv_to_rgb(number * golden % 1, *SHADES[number % 3]) for number in range(256)]
+    return np.round(255 * np.array(colors)).astype(np.uint8)
 
 
 def with_legend(picture: Image.Image, found: LabelMap, names: Sequence[str]) -> Image.Image:
