@@ -724,7 +724,12 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "sigma": (
         lambda: ops.dense_crf(_UNARY, _IMAGE, pairwise=[Gaussian(0.0)]),
         ValueError,
-        "sigma.*above 0.*0.0",
+        r"^dense_crf: pairwise\[0\].sigma: .*above 0.*0.0",
+    ),
+    "sigma a word": (
+        lambda: ops.dense_crf(_UNARY, _IMAGE, pairwise=[Gaussian(1.0), ops.Bilateral("wide", 1.0)]),
+        TypeError,
+        r"^dense_crf: pairwise\[1\].sigma_xy: expected numbers, got 'wide'",
     ),
     "sigmas": (
         lambda: ops.dense_crf(_UNARY, _IMAGE, pairwise=[Bilateral(1.0, (1.0, 2.0))]),
@@ -734,7 +739,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "small sigma": (
         lambda: ops.dense_crf(_UNARY, _IMAGE + 255, pairwise=[Bilateral(1.0, 1e-9)]),
         ValueError,
-        "features",
+        r"^dense_crf: pairwise\[0\]: features: expected .*NaN",
     ),
     "weight": (
         lambda: ops.dense_crf(_UNARY, _IMAGE, pairwise=[Gaussian(1.0, torch.ones(2))]),
@@ -745,6 +750,16 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: ops.dense_crf(_UNARY, _IMAGE, compatibility=[1.0, 2.0, 3.0]),
         ValueError,
         r"compatibility.*\[2\].*\[3\]",
+    ),
+    "compatibility of rows": (
+        lambda: ops.dense_crf(_UNARY, _IMAGE, compatibility=[[1.0, 2.0], [3.0]]),
+        TypeError,
+        r"^dense_crf: compatibility: expected numbers, got \[\[1.0, 2.0\], \[3.0\]\]",
+    ),
+    "weight a word": (
+        lambda: ops.dense_crf(_UNARY, _IMAGE, pairwise=[ops.Gaussian(1.0, "much")]),
+        TypeError,
+        r"^dense_crf: pairwise\[0\].weight: expected numbers, got 'much'",
     ),
     "lattice": (
         lambda: ops.dense_crf(
@@ -796,6 +811,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "scale": (lambda: ops.unary_from_probabilities(_UNARY, scale=0.0), ValueError, "scale.*0.0"),
     "clip": (lambda: ops.unary_from_probabilities(_UNARY, clip=2.0), ValueError, "clip.*2.0"),
     "layer's labels": (lambda: layer(0), ValueError, "num_labels.*0"),
+    "layer's labels, a word": (lambda: layer("two"), TypeError, "num_labels: .*integer.*'two'"),
     "layer's sigma": (
         lambda: layer(2, pairwise=[Gaussian(-1.0)]),
         ValueError,

@@ -426,7 +426,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "too large": (
         lambda: PermutohedralLattice(torch.full((1, 2, 5), 1e8)),
         ValueError,
-        "features.*(large|far|small|coarse)",
+        "^PermutohedralLattice: features: expected .*(large|far|small|coarse)",
     ),
 }
 

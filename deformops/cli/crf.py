@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -114,6 +115,11 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.iterations < 0:
         raise ValueError(f"--iterations: expected 0 or more, got {arguments.iterations}")
+    for option in ("gaussian", "bilateral"):
+        *sigmas, weight = numbers = getattr(arguments, option)
+        if not (all(0 < sigma < math.inf for sigma in sigmas) and math.isfinite(weight)):
+            got = " ".join(map(str, numbers))
+            raise ValueError(f"--{option}: expected sigmas above 0 and a finite weight, got {got}")
     if arguments.ablation and arguments.truth is None:
         raise ValueError("--ablation: expected --truth FILE with it")
     if arguments.ablation and arguments.part != "both":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deformops.ops import DEEPLAB, Bilateral, Gaussian, dense_crf
+from deformops.ops._checks import Checks
 
 
 class _Term(nn.Module):
@@ -104,6 +105,7 @@ class DenseCRF(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        Checks("DenseCRF").integer("num_labels", num_labels)
         if num_labels < 1:
             raise ValueError(f"DenseCRF: num_labels: expected at least 1, got {num_labels}")
         self.num_labels = num_labels

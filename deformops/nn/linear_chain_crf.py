@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deformops.ops import LinearChain
+from deformops.ops._checks import Checks
 
 Feature = Callable[[Any, int, int, "int | None"], float]
 """f(sentence, place, label, previous label), the last None at the first place."""
@@ -64,6 +65,7 @@ class LinearChainCRF(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        Checks("LinearChainCRF").integer("num_labels", num_labels)
         if num_labels < 1:
             raise ValueError(f"LinearChainCRF: num_labels: expected at least 1, got {num_labels}")
         if boundary not in _BOUNDARIES:

@@ -199,6 +199,14 @@ class Checks:
         return f"{self.op}: {name}: expected {expected}, got {got}"
 
 
+def as_numbers(name: str, value: Any, **options: Any) -> Tensor:
+    """A number, lists of numbers or a tensor as a tensor; raises TypeError for anything else."""
+    try:
+        return torch.as_tensor(value, **options)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected numbers, got {value!r}") from None
+
+
 def count_groups(
     offset: Tensor | None, mask: Tensor | None, kernel_size: Sequence[int], otherwise: int = 1
 ) -> int:

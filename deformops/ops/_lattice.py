@@ -257,8 +257,10 @@ class LatticeFilter:
         self.reverse = reverse
 
     @classmethod
-    def build(cls, features: Tensor, ops: Any = torch.ops.deformops) -> LatticeFilter:
-        """The lattice of points [N, M, d], in units of the bandwidths.
+    def build(
+        cls, features: Tensor, name: str = "features", ops: Any = torch.ops.deformops
+    ) -> LatticeFilter:
+        """The lattice of points [N, M, d], in units of the bandwidths; `name` is for messages.
 
         Raises:
             ValueError: features that do not lie in a simplex: NaN, infinite or too large.
@@ -267,8 +269,9 @@ class LatticeFilter:
         try:
             vertex, weight, start, entry, neighbor = ops.lattice_build(places)
         except RuntimeError as error:
-            if "features: expected" in str(error):
-                raise ValueError(str(error)) from None
+            _, refused, why = str(error).partition("features: expected")
+            if refused:
+                raise ValueError(f"{name}: expected{why}") from None
             raise
         if recorded(features):
             moved = ops.lattice_weights_forward(features, places)

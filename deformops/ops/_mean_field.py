@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deformops.ops._checks import Checks
+from deformops.ops._checks import Checks, as_numbers
 from deformops.ops._filters import NORMALIZATIONS, ExactFilter, PairFilter, normalized
 from deformops.ops._lattice import STRUCTURE, LatticeFilter, recorded
 from deformops.ops._points import as_points, check_alike, check_map
@@ -181,11 +181,16 @@ def _filter(
         if image is None and isinstance(term, Bilateral):
             raise ValueError(f"{checks.op}: image: expected a tensor for {name}, got None")
         like = unary.to(points.dtype) if image is None else image
-        features = term.features(unary.shape[2:], like)
+        try:
+            features = term.features(unary.shape[2:], like)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{checks.op}: {name}.{error}") from None
         features = features.expand(unary.shape[0], *features.shape[1:])
     check_alike(checks, name, features, "unary", unary)
     places = as_points(features).to(points.dtype)
-    return LatticeFilter.build(places) if method == "lattice" else ExactFilter(places)
+    if method == "exact":
+        return ExactFilter(places)
+    return LatticeFilter.build(places, f"{checks.op}: {name}: features")
 
 
 def _attraction(
@@ -194,11 +199,11 @@ def _attraction(
     """The penalty of a term with the other sign: [], [L] or [L, L]."""
     labels = points.shape[2]
     options: dict[str, Any] = {"dtype": points.dtype, "device": points.device}
-    scale = torch.as_tensor(weight, **options)
+    scale = as_numbers(f"{checks.op}: {name}.weight", weight, **options)
     checks.require(scale.dim() == 0, f"{name}.weight", "a number", list(scale.shape))
     if compatibility is None:
         return scale
-    given = torch.as_tensor(compatibility, **options)
+    given = as_numbers(f"{checks.op}: compatibility", compatibility, **options)
     expected = f"a number, [{labels}] or [{labels}, {labels}]"
     fits = given.dim() <= 2 and all(length == labels for length in given.shape)
     checks.require(fits, "compatibility", expected, f"shape {list(given.shape)}")

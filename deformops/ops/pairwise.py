@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from deformops.ops._checks import as_numbers
+
 if TYPE_CHECKING:
     from deformops.ops.permutohedral_filter import PermutohedralLattice
 
@@ -126,7 +128,7 @@ def _positions(size: Sequence[int], like: Tensor | None) -> Tensor:
 def _divided(name: str, values: Tensor, sigma: Bandwidth, reverse: bool = False) -> Tensor:
     """[n, ...] in units of sigma; those of a sequence are in reverse order of the values."""
     dtype = sigma.dtype if isinstance(sigma, Tensor) else values.dtype
-    numbers = torch.as_tensor(sigma, dtype=dtype, device=values.device)
+    numbers = as_numbers(name, sigma, dtype=dtype, device=values.device)
     if numbers.dim() > 1 or (numbers.dim() == 1 and len(numbers) != len(values)):
         expected = f"a number or {len(values)} of them"
         raise ValueError(f"{name}: expected {expected}, got shape {list(numbers.shape)}")

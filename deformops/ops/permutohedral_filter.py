@@ -43,7 +43,8 @@ class PermutohedralLattice:
         check_map(checks, "features", features, "d")
         kind = torch.promote_types(features.dtype, torch.float32)
         self._like = features.detach()[:, :0]  # images, spatial dimensions and device, no numbers
-        self._filter = LatticeFilter.build(as_points(features).to(kind))
+        places = as_points(features).to(kind)
+        self._filter = LatticeFilter.build(places, "PermutohedralLattice: features")
 
     @property
     def num_vertices(self) -> int:
