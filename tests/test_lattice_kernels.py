@@ -123,6 +123,29 @@ def test_build_of_many_points(device: Device) -> None:
         torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), msg=name)
 
 
+@pytest.mark.parametrize("dims", [2, 4])
+@pytest.mark.parametrize("far", [1, 20, 50, 100, 139])
+def test_build_with_a_far_point(device: Device, dims: int, far: int) -> None:
+    """Keys have room for the range of all points, whatever thread sees the first and the last."""
+    features = points(device, torch.float32, 1, 140, dims)
+    features[0, far] += 1000
+    features[0, far - 1] -= 1000
+    got, want = build(device, features)[0], expected_lattice(features)[0]
+    for name in ("vertex", "start", "entry", "neighbor"):
+        torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), msg=name)
+
+
+def test_build_of_more_points_than_threads(device: Device) -> None:
+    """Those that look for the range of the points take several points each."""
+    near = points(device, torch.float32, 1, 65_600, 1)
+    far = torch.tensor([[[1000.0], [-1000.0]]], device=device.type)
+    alone, together = (build(device, each)[0] for each in (near, torch.cat([near, far], 1)))
+    assert torch.equal(together.vertex[:-2], alone.vertex + 2)
+    last = together.start.numel() - 2
+    assert last == alone.start.numel() - 2 + 4
+    assert together.vertex[-2:].sort(1).values.tolist() == [[last - 1, last], [0, 1]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dims", [1, 2, 3, 5, 6])
 def test_slopes_of_weights(device: Device, dims: int, dtype: torch.dtype) -> None:
