@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,17 @@ def test_batch_is_a_loop(method: str) -> None:
         assert_close(own, kl[:, one])
         energy = crf_energy(unary[one], image[one], labels[one], pairwise=pairwise, method=method)
         assert_close(energy, energies[one])
+
+
+def test_same_bits_with_any_threads(threads: Callable[[int], AbstractContextManager[None]]) -> None:
+    """Enough pixels for several threads, more of them than most machines have cores for."""
+    unary, image = random(1, 21, 90, 100).float(), 40 * random(1, 3, 90, 100, seed=1).float()
+    results = []
+    for count in (1, 2, 8, 8):
+        with threads(count), torch.no_grad():
+            results.append(dense_crf(unary, image, iterations=3))
+    for other in results[1:]:
+        assert torch.equal(other, results[0])
 
 
 def test_near_the_exact_marginals() -> None:

@@ -332,12 +332,14 @@ def test_gradient_near_the_exact_one(dims: int) -> None:
 
 
 def test_same_bits_with_any_threads(threads: Threads) -> None:
-    features, values = points(2, 5, 40, 31).float(), points(2, 21, 40, 31, seed=1).float()
+    """Enough points for several threads, more of them than most machines have cores for."""
+    features, values = points(2, 3, 100, 90).float(), points(2, 40, 100, 90, seed=1).float()
     results = []
-    for count in (1, 2, 3, 1):
+    for count in (1, 2, 3, 8, 8):
         with threads(count):
             lattice = PermutohedralLattice(features)
-            results.append([*lattice._filter.structure, lattice.filter(values)])
+            filtered = [lattice.filter(values, transposed=way) for way in (False, True)]
+            results.append([*lattice._filter.structure, *filtered])
     for other in results[1:]:
         for one, another in zip(results[0], other, strict=True):
             assert torch.equal(one, another)

@@ -293,12 +293,10 @@ class LatticeFilter:
 
     def scaled(self, before: Tensor | None, after: Tensor | None) -> LatticeFilter:
         """The filter between factors [N, M, 1] of what goes in and what comes out."""
-        splat, slices = self.splat_weight, self.slice_weight
-        if before is not None:
-            splat = splat * before.flatten(0, 1)
-        if after is not None:
-            slices = slices * after.flatten(0, 1)
-        return self._with(splat, slices, self.reverse)
+        splat = _product(self.splat_weight, before)
+        if self.slice_weight is self.splat_weight and before is after:
+            return self._with(splat, splat, self.reverse)  # kept once
+        return self._with(splat, _product(self.slice_weight, after), self.reverse)
 
     def _with(self, splat_weight: Tensor, slice_weight: Tensor, reverse: bool) -> LatticeFilter:
         return LatticeFilter(
@@ -341,6 +339,10 @@ class LatticeFilter:
             back = self.slice_weight[:, (steps + corner) % axes]
             total = total + self.splat_weight[:, corner] * (response * back).sum(1)
         return total / (1 + 2.0 ** (1 - axes))
+
+
+def _product(weight: Tensor, factor: Tensor | None) -> Tensor:
+    return weight if factor is None else weight * factor.flatten(0, 1)
 
 
 def recorded(*tensors: Tensor) -> bool:

@@ -29,38 +29,48 @@ class CornerToPoint {
   uint64_t inverse_;  // 2^64 / corners, rounded up: exact for entries below 2^31
 };
 
-// Rows of kWidth channels of all vertices, twice: blurring an axis reads one and writes the other.
-// Behind the last vertex is one with zeros, which stands for absent neighbours.
+// Rows of kWidth channels of all vertices. Behind the last one is one with zeros, which stands for
+// absent neighbours.
 template <class C, int kWidth>
 class VertexRows {
  public:
-  VertexRows(const Context& context, const Lattice& lattice, bool reverse)
+  VertexRows(const Context& context, const Lattice& lattice, bool reverse, int64_t threads)
       : lattice_(lattice),
-        vertices_(lattice.start.sizes[0] - 1),
         axes_(lattice.neighbor.sizes[0]),
-        reverse_(reverse) {
-    for (C*& rows : rows_) {
-      rows = allocate<C>(context, (vertices_ + 1) * kWidth);
-      use_huge_pages(rows, (vertices_ + 1) * kWidth * static_cast<int64_t>(sizeof(C)));
-      for (int64_t c = 0; c < kWidth; ++c) rows[vertices_ * kWidth + c] = C(0);
-    }
+        reverse_(reverse),
+        waves_(context, lattice, reverse, kWidth * sizeof(C), threads),
+        zeros_(lattice.start.sizes[0] - 1 + waves_.shift(0)),
+        rows_(allocate<C>(context, (zeros_ + 1) * kWidth)) {
+    use_huge_pages(rows_, (zeros_ + 1) * kWidth * static_cast<int64_t>(sizeof(C)));
+    for (int64_t c = 0; c < kWidth; ++c) rows_[zeros_ * kWidth + c] = C(0);
+  }
+
+  int64_t tasks() const { return waves_.tasks(); }
+
+  // Begins to splat and blur; returns the number of tasks, to be run in their order.
+  int64_t begin_sweep() {
+    waves_.begin_sweep();
+    return tasks();
+  }
+
+  // splat(first, end, rows) fills rows of vertices.
+  template <class Splat>
+  DEFORMOPS_INLINE void run(int64_t task, const Splat& splat) const {
+    waves_.run(task, [&](int64_t stage, int64_t begin, int64_t end) {
+      C* const to = rows_ + waves_.shift(stage) * kWidth;
+      if (stage == 0) return splat(begin, end, to);
+      blur(reverse_ ? axes_ - stage : stage - 1, waves_.shift(stage - 1), to, begin, end);
+    });
   }
 
   // The blurred rows, without the blur's scale.
-  const C* blurred() const { return rows_[axes_ % 2]; }
-
-  // One task of Waves. splat(first, end, rows) fills rows of vertices.
-  template <class Splat>
-  DEFORMOPS_INLINE void run(int64_t stage, int64_t begin, int64_t end, const Splat& splat) const {
-    if (stage == 0) return splat(begin, end, rows_[0]);
-    blur(reverse_ ? axes_ - stage : stage - 1, rows_[(stage - 1) % 2], rows_[stage % 2], begin,
-         end);
-  }
+  const C* blurred() const { return rows_; }
 
  private:
-  DEFORMOPS_INLINE void blur(int64_t axis, const C* from, C* to, int64_t begin, int64_t end) const {
+  DEFORMOPS_INLINE void blur(int64_t axis, int64_t shift, C* to, int64_t begin, int64_t end) const {
     const int32_t* const neighbor = lattice_.neighbor.data + axis * lattice_.neighbor.strides[0];
-    const uint32_t zeros = static_cast<uint32_t>(vertices_);
+    const C* const from = rows_ + shift * kWidth;
+    const uint32_t zeros = static_cast<uint32_t>(zeros_ - shift);
     const auto row = [&](int32_t n) {
       const uint32_t number = static_cast<uint32_t>(n);  // -1 is the largest
       return Row<C, kWidth>::load(from +
@@ -74,9 +84,11 @@ class VertexRows {
   }
 
   Lattice lattice_;
-  int64_t vertices_, axes_;
+  int64_t axes_;
   bool reverse_;
-  C* rows_[2];
+  Waves waves_;
+  int64_t zeros_;
+  C* rows_;
 };
 
 }  // namespace deformops::cpu::DEFORMOPS_ISA

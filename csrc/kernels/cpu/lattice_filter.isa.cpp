@@ -1,7 +1,7 @@
 // Splat, blur and slice, for a block of channels at a time: memory does not grow with their number.
 //
-// Scratch: two rows of kMaxWidth channels at most for each vertex, and for each point if the
-// values are not dense in their channels.
+// Scratch: a row (and some) of kMaxWidth channels at most for each vertex, and for each point if
+// the values are not dense in their channels.
 #include "kernels/cpu/lattice_blur.h"
 #include "kernels/cpu/lattice_isa.h"
 
@@ -18,18 +18,13 @@ class BlurredValues {
         lattice_(lattice),
         weight_(weight),
         values_(context, values, behind),
-        rows_(context, lattice, reverse),
-        waves_(context, lattice, reverse, kWidth * sizeof(T),
-               team.workers(lattice.entry.sizes[0])) {}
+        rows_(context, lattice, reverse, team.workers(lattice.entry.sizes[0])) {}
 
   // The rows of all vertices, without the scale of the blur.
   const T* run(int64_t first) {
     values_.open(team_, first);
-    waves_.begin_sweep();
-    team_.for_each(waves_.tasks(), [&](int64_t task, int64_t) {
-      waves_.run(task, [&](int64_t stage, int64_t begin, int64_t end) {
-        rows_.run(stage, begin, end, [&](int64_t, int64_t, T* rows) { splat(begin, end, rows); });
-      });
+    team_.for_each(rows_.begin_sweep(), [&](int64_t task, int64_t) {
+      rows_.run(task, [&](int64_t begin, int64_t end, T* rows) { splat(begin, end, rows); });
     });
     return rows_.blurred();
   }
@@ -56,7 +51,6 @@ class BlurredValues {
   View<const T, 2> weight_;
   PointRows<T, kWidth> values_;
   VertexRows<T, kWidth> rows_;
-  Waves waves_;
 };
 
 Team team_for(const Lattice& lattice, int64_t channels) {

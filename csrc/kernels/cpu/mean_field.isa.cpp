@@ -1,9 +1,9 @@
 // Mean-field inference: splat and blur of all kernels in one sweep, then one pass over points that
 // slices, applies the compatibility, adds the unary energies and normalises.
 //
-// Scratch: a row of channels for each point, two for each vertex of each kernel, the corners of
-// each kernel with their weights in the order of the vertices. More than kMaxWidth labels go
-// through the lattice in blocks, and take a second row for each point.
+// Scratch: a row of channels for each point, one and some for each vertex of each kernel, the
+// weights of each kernel in the order of the vertices. More than kMaxWidth labels go through the
+// lattice in blocks, and take a second row for each point.
 #include <new>
 
 #include "kernels/cpu/lattice_blur.h"
@@ -63,18 +63,14 @@ class Message {
       : kernel_(kernel),
         corners_(kernel.lattice.vertex.sizes[1]),
         scale_(blur_scale<T>(static_cast<int>(corners_) - 1)),
-        rows_(context, kernel.lattice, false),
-        waves_(context, kernel.lattice, false, kWidth * sizeof(T),
-               team.workers(kernel.lattice.entry.sizes[0])),
-        points_(allocate<int32_t>(context, kernel.lattice.entry.sizes[0])),
+        point_of_(corners_),
+        rows_(context, kernel.lattice, false, team.workers(kernel.lattice.entry.sizes[0])),
         weights_(allocate<T>(context, kernel.lattice.entry.sizes[0])) {
-    const CornerToPoint point_of(corners_);
     for_each_range(team, kernel.lattice.entry.sizes[0], kPointsOfTask,
                    [&](int64_t begin, int64_t end) {
                      for (int64_t i = begin; i < end; ++i) {
                        const int32_t entry = kernel.lattice.entry(i);
-                       const int64_t p = point_of(entry);
-                       points_[i] = static_cast<int32_t>(p);
+                       const int64_t p = point_of_(entry);
                        weights_[i] = kernel.splat_weight(p, entry - p * corners_);
                      }
                    });
@@ -94,13 +90,12 @@ class Message {
     }
   }
 
-  Waves& waves() { return waves_; }
+  VertexRows<T, kWidth>& rows() { return rows_; }
 
-  // A task of `waves`: splat channels [first, first + kWidth) of rows with `stride` channels.
+  // A task of `rows`: splat channels [first, first + kWidth) of rows with `stride` channels.
   DEFORMOPS_INLINE void run(int64_t task, const T* q, int64_t stride, int64_t first) const {
-    waves_.run(task, [&](int64_t stage, int64_t begin, int64_t end) {
-      rows_.run(stage, begin, end,
-                [&](int64_t, int64_t, T* rows) { splat(q + first, stride, begin, end, rows); });
+    rows_.run(task, [&](int64_t begin, int64_t end, T* rows) {
+      splat(q + first, stride, begin, end, rows);
     });
   }
 
@@ -149,12 +144,14 @@ class Message {
   DEFORMOPS_INLINE void splat(const T* q, int64_t stride, int64_t begin, int64_t end,
                               T* rows) const {
     const int32_t* const start = kernel_.lattice.start.data;
+    const int32_t* const entry = kernel_.lattice.entry.data;
     const int64_t last = kernel_.lattice.entry.sizes[0] - 1;
     for (int64_t v = begin; v < end; ++v) {
       Row<T, kWidth> sum = {};
       for (int64_t i = start[v]; i < start[v + 1]; ++i) {
-        prefetch<kWidth * sizeof(T)>(q + points_[smaller(i + kEntriesAhead, last)] * stride);
-        sum.add_product(weights_[i], Row<T, kWidth>::load(q + points_[i] * stride));
+        prefetch<kWidth * sizeof(T)>(q +
+                                     point_of_(entry[smaller(i + kEntriesAhead, last)]) * stride);
+        sum.add_product(weights_[i], Row<T, kWidth>::load(q + point_of_(entry[i]) * stride));
       }
       sum.store(rows + v * kWidth);
     }
@@ -163,10 +160,9 @@ class Message {
   MessageKernel<T> kernel_;
   int64_t corners_;
   T scale_;
+  CornerToPoint point_of_;
   VertexRows<T, kWidth> rows_;
-  Waves waves_;
-  int32_t* points_;
-  T* weights_;
+  T* weights_;  // of entries, to splat with
   T* columns_;
 };
 
@@ -290,13 +286,10 @@ class MeanField {
 
   void blur(int64_t first) {
     int64_t tasks = 0;
-    for (int64_t k = 0; k < count_; ++k) {
-      messages_[k].waves().begin_sweep();
-      tasks += messages_[k].waves().tasks();
-    }
+    for (int64_t k = 0; k < count_; ++k) tasks += messages_[k].rows().begin_sweep();
     team_.for_each(tasks, [&](int64_t task, int64_t) {
       int64_t k = 0;
-      for (; task >= messages_[k].waves().tasks(); ++k) task -= messages_[k].waves().tasks();
+      for (; task >= messages_[k].rows().tasks(); ++k) task -= messages_[k].rows().tasks();
       messages_[k].run(task, q_, stride_, first);
     });
   }
