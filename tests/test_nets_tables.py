@@ -19,7 +19,7 @@ def count(net: nn.Module, *, without: str = "nothing") -> int:
     return sum(parameter.numel() for name, parameter in named if without not in name)
 
 
-def slim(name: str, classes: int = 5, **options: object) -> nn.Module:
+def slim(name: str, classes: int = 5, **options: object) -> nets.Segmenter:
     """A narrow network whose random weights give finite scores."""
     if "resnet" in name:
         options["norm"] = "batch"
@@ -100,3 +100,22 @@ def test_unknown_names_and_options_are_refused() -> None:
         nets.build_segmenter("fcn8s", 0)
     assert "deformable_layers" in segmentation.options("deeplab-deform-resnet50")
     assert "width" in segmentation.options("deeplab-msc-resnet101")
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "deeplab-deform-resnet50"])
+def test_networks_compile(name: str) -> None:
+    """As one graph, and in the other memory format."""
+    torch.compiler.reset()
+    net = slim(name)
+    for layer in net.head():
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        scores = net(images)
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(images), scores, rtol=1e-4, atol=1e-4)
+        last = net.to(memory_format=torch.channels_last)
+        found = last(images.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-3)
+    torch.compiler.reset()

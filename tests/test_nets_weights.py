@@ -223,6 +223,9 @@ def test_names_of_deformable_layers() -> None:
     assert [pack.dilation for pack in packs] == 3 * [(1, 1)] + 3 * [(2, 2)]
     for pack in packs:
         assert pack.conv_offset.dilation == pack.conv_offset.padding == (1, 1)  # type: ignore
+    with torch.device("meta"):
+        net = nets.DeformableDeepLab(offset_dilation=None)
+    assert net.backbone.layer4[0].conv2.conv_offset.dilation == (2, 2)  # type: ignore
     with pytest.raises(ValueError, match="deformable_layers: expected 0, 1, 2, 3 or 6, got 4"):
         nets.DeformableDeepLab(deformable_layers=4)
 

@@ -294,6 +294,8 @@ class DeformableDeepLab(Segmenter):
         width: fraction of all channels but the classes.
         output_stride: pixels from cell to cell; published is 16.
         border: of the deformable layers; "v1" for weights of 2017. See `deformops.deform_conv2d`.
+        offset_dilation: of the 3x3s that predict offsets: 1 as published, None for that of the
+            layer as the paper's text has it.
         preprocessing: what was done to the images; None: what the style's weights were trained
             with.
 
@@ -316,6 +318,7 @@ class DeformableDeepLab(Segmenter):
         width: float = 1.0,
         output_stride: int = 16,
         border: str = "v2",
+        offset_dilation: int | None = 1,
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
@@ -334,6 +337,7 @@ class DeformableDeepLab(Segmenter):
             pool_padding=0 if style == "caffe" else 1,
             deformable_layers=deformable_layers,
             border=border,
+            offset_dilation=offset_dilation,
         )
         hidden = scaled(1024, width)
         self.fc6 = nn.Conv2d(self.backbone.channels, hidden, 1)
