@@ -278,6 +278,10 @@ def test_transplant_says_what_it_did() -> None:
     assert report.dropped == ["other.weight"]
     assert report.mismatched[0] == "score_fr.weight [4, 256, 1, 1] from [6, 256]"
     assert len(report.loaded) == 13 * 2 + 2
+    turned = {"fc7.weight": fcn.fc7.weight, "fc6.weight": fcn.fc6.weight.transpose(0, 1)}
+    assert nets.transplant(fcn, turned).mismatched == [
+        "fc6.weight [256, 32, 7, 7] from [32, 256, 7, 7]"
+    ]
     text = str(report)
     assert "28 loaded" in text
     assert "1 dropped: other.weight" in text

@@ -19,7 +19,7 @@ class TransplantReport:
     Args:
         loaded: taken as they were.
         reshaped: taken with another shape, as those of fully connected layers are.
-        mismatched: not taken, since the number of values is another; with both shapes.
+        mismatched: not taken, since there are more or fewer outputs or values; with both shapes.
         missing: of the network, for which the file has nothing.
         dropped: of the file, for which the network has no place.
     """
@@ -45,9 +45,9 @@ def transplant(
     """Copies weights into a network by name, and says what fitted.
 
     A weight of the network is looked for under its own name, then under what the network's
-    `published_names()` say that files call its layer. If the number of values is the same but the
-    shape is not, it is viewed in the network's shape: (O, C * kH * kW) of a fully connected layer
-    becomes (O, C, kH, kW) of a convolution. Fixed deconvolutions are left alone. Before all that, a
+    `published_names()` say that files call its layer. With as many outputs and values but
+    another shape it is viewed in the network's: (O, C * kH * kW) of a fully connected layer becomes
+    (O, C, kH, kW) of a convolution. Fixed deconvolutions are left alone. Before all that, a
     network may adapt the weights: DeepLab decimates VGG-16's fc6 and fc7.
 
     Args:
@@ -81,7 +81,7 @@ def transplant(
                 report.missing.append(name)
             continue
         value = weights[source]
-        if value.numel() != own.numel():
+        if value.numel() != own.numel() or value.shape[:1] != own.shape[:1]:
             report.mismatched.append(f"{name} {list(own.shape)} from {list(value.shape)}")
             continue
         (report.loaded if value.shape == own.shape else report.reshaped).append(name)
