@@ -5,8 +5,13 @@
 namespace deformops::cpu::DEFORMOPS_ISA {
 namespace {
 
+// Elements of a cache line.
+template <class C>
+constexpr int kLine = 64 / static_cast<int>(sizeof(C));
+
 // result[rows x kBlock] (+)= left[rows x depth] * panel[depth x kBlock], for a fixed number of
-// rows. Meanwhile `ahead` is brought into the second-level cache, ahead_step elements at each step.
+// rows. Meanwhile `ahead` is brought into the second-level cache, ahead_step elements at each step,
+// and the result, which is wanted at the end, into the first-level one.
 template <class C, Lies kLies, int kRows>
 DEFORMOPS_INLINE void multiply_rows(const C* left, int64_t stride, int64_t depth, const C* panel,
                                     const C* ahead, int64_t ahead_step, C* result,
@@ -15,6 +20,8 @@ DEFORMOPS_INLINE void multiply_rows(const C* left, int64_t stride, int64_t depth
 #pragma GCC unroll 16
   for (int row = 0; row < kRows; ++row) sums[row][0] = sums[row][1] = Vector<C>{};
 
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows * kBlock<C>; i += kLine<C>) __builtin_prefetch(result + i, 1, 3);
   for (int64_t step = 0; step < depth; ++step) {
     __builtin_prefetch(at_distance(ahead, step * ahead_step), 0, 2);
     const Vector<C> low = load(panel + step * kBlock<C>);

@@ -6,8 +6,7 @@
 // which at large dilations is a good part of the work.
 //
 // Some channels of all taps at a time, for one panel of output channels after the other: while the
-// weights pass by, the strip stays in the second-level cache, the sums of a panel in the first or
-// the second.
+// weights pass by, the strip stays in the second-level cache.
 //
 // Memory besides the output: the packed weight, and for each thread a strip of about kStripBytes
 // and the sums of a patch for at most kOutputs channels.
@@ -20,11 +19,13 @@
 namespace deformops::cpu::DEFORMOPS_ISA {
 namespace {
 
-// Pixels of a patch. Twice a tile of deform_conv2d, because here fewer things share the cache.
+// Pixels of a patch: three tiles of deform_conv2d, because here fewer things share the cache and
+// every patch reads all weights again. Its strip leaves half of a second-level cache of 1 MiB to
+// them; the sums need not stay there, products fetch them early enough.
 template <class C>
-constexpr int64_t kPatchPixels = 2 * kTilePixels<C>;
+constexpr int64_t kPatchPixels = 3 * kTilePixels<C>;
 
-constexpr int64_t kStripBytes = 320 << 10;
+constexpr int64_t kStripBytes = 400 << 10;
 
 // Output channels that are summed up at a time.
 constexpr int64_t kOutputs = 512;
