@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import nn
@@ -77,6 +79,41 @@ def test_parameters_of_fcn(name: str, bare: int, with_dense_deconvolution: int) 
 def test_parameters_of_deeplab(name: str, expected: int) -> None:
     with torch.device("meta"):
         assert count(nets.build_segmenter(name, 21), without="upscore") == expected
+
+
+def test_sizes_of_the_layer_tables() -> None:
+    """The last column of each table, at full width: AlexNet at 227, VGG and ResNet at 224."""
+
+    def sizes(layers: Iterable[nn.Module], size: int) -> list[tuple[int, ...]]:
+        images, found = torch.empty(1, 3, size, size, device="meta"), []
+        for layer in layers:
+            images = layer(images)
+            found.append(tuple(images.shape[1:]))
+        return found
+
+    with torch.device("meta"):
+        alexnet, vgg, resnet = nets.AlexNet(), nets.VGG16(), nets.resnet50(style="caffe")
+        pools = [
+            size
+            for size, (name, _) in zip(
+                sizes(alexnet.features, 227), alexnet.features.named_children(), strict=True
+            )
+            if name in ("conv1", "pool1", "pool2", "conv3", "conv4", "pool5")
+        ]
+        assert pools == [
+            (96, 55, 55),
+            (96, 27, 27),
+            (256, 13, 13),
+            (384, 13, 13),
+            (384, 13, 13),
+            (256, 6, 6),
+        ]
+        assert sizes(vgg.features, 224)[-1] == (512, 7, 7)
+        maps = [tuple(values.shape[1:]) for values in resnet.maps(torch.empty(1, 3, 224, 224))]
+        assert maps == [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
+        deeplab = nets.DeepLabResNet()
+        assert deeplab.coarse(torch.empty(1, 3, 321, 321)).shape == (1, 21, 41, 41)
+        assert nets.FCN()(torch.empty(1, 3, 500, 375)).shape == (1, 21, 500, 375)
 
 
 @pytest.mark.parametrize("name", nets.networks())

@@ -175,7 +175,12 @@ class DeepLabResNet(Segmenter):
         self.classes = classes
         self.preprocessing = preprocessing or _of_style(style, DEEPLAB_BGR)
         self.backbone = ResNetTrunk(
-            blocks, style=style, norm=norm, width=width, output_stride=output_stride
+            blocks,
+            style=style,
+            norm=norm,
+            width=width,
+            output_stride=output_stride,
+            pool_padding=1,
         )
         finer = output_stride // 8
         self.aspp = ASPP(self.backbone.channels, classes, [max(1, r // finer) for r in rates])
@@ -334,7 +339,6 @@ class DeformableDeepLab(Segmenter):
             norm=norm,
             width=width,
             output_stride=output_stride,
-            pool_padding=0 if style == "caffe" else 1,
             deformable_layers=deformable_layers,
             border=border,
             offset_dilation=offset_dilation,

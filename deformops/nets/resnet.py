@@ -119,7 +119,8 @@ class ResNetTrunk(nn.Module):
         norm: batch normalisation that learns ("batch") or not ("frozen"). Frozen makes sense only
             with weights that were trained.
         output_stride: 8, 16 or 32.
-        pool_padding: of pool1: 1, or 0 in the first networks of Caffe and MXNet.
+        pool_padding: of pool1; None: 0 in Caffe's style, 1 in torchvision's, as their classifiers
+            have it. DeepLab's is 1 in Caffe's style, too.
         deformable_layers: how many of the last 3x3s are deformable: 3 are those of res5, 6 also
             those of the last three blocks of res4.
         border: see `deformops.deform_conv2d`.
@@ -144,7 +145,7 @@ class ResNetTrunk(nn.Module):
         width: float = 1.0,
         norm: Norm = "batch",
         output_stride: int = 32,
-        pool_padding: int = 1,
+        pool_padding: int | None = None,
         deformable_layers: int = 0,
         border: str = "v2",
         offset_groups: int = 1,
@@ -165,11 +166,8 @@ class ResNetTrunk(nn.Module):
         self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
         self.bn1 = _batch_norm(norm)(stem)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module = (
-            CaffeMaxPool2d(3, 2, pool_padding)
-            if style == "caffe"
-            else nn.MaxPool2d(3, 2, pool_padding)
-        )
+        pool, usual = (CaffeMaxPool2d, 0) if style == "caffe" else (nn.MaxPool2d, 1)
+        self.maxpool = pool(3, 2, usual if pool_padding is None else pool_padding)
         channels, reached, dilation = stem, 4, 1
         for stage, count in enumerate(blocks, start=1):
             planes = scaled(64 * 2 ** (stage - 1), width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from deformops.nets.preprocessing import Preprocessing
 from deformops.nn import DenseCRF
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, ABC):
     """Maps images [N, 3, H, W] to scores [N, classes, H, W].
 
     A network that is trained with several losses also has `all_scores(images)`, scores for each.

@@ -191,7 +191,6 @@ class ResNetDetectionTrunk(StagedTrunk):
             norm=norm,
             width=width,
             output_stride=16,
-            pool_padding=0 if style == "caffe" else 1,
             deformable_layers=deformable_layers,
             border=border,
             offset_groups=4,
