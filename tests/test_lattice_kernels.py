@@ -7,6 +7,7 @@ of a sum is so small beside the others that it could be missing unnoticed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from deformops import Bilateral, Gaussian
+from deformops.nn import DenseCRF
+from deformops.ops._lattice import LatticeFilter
 from tests.devices import Device
 from tests.reference import lattice as reference
 
@@ -254,3 +258,24 @@ def test_mean_field(device: Device, labels: int, kinds: list[int], dtype: torch.
             limit = 2e-5 if dtype == torch.float32 else 1e-12
             torch.testing.assert_close(got.double(), q, rtol=limit, atol=limit)
             q = step(q, weights)
+
+
+def test_gradients_of_a_layer(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energies, image and parameters get from the device's lattices what they get on the CPU."""
+    random = torch.Generator().manual_seed(0)
+    unary, image = (torch.randn(2, 3, 5, 6, generator=random).double() for _ in range(2))
+    labels = torch.randint(3, (2, 5, 6), generator=random)
+    terms = [Gaussian((1.5, 1.2), 0.7), Bilateral(4.0, 0.6, 1.1)]
+
+    def gradients(kind: str) -> list[Tensor]:
+        crf = DenseCRF(3, pairwise=terms, iterations=2, dtype=torch.float64, device=kind)
+        inputs = [tensor.to(kind).requires_grad_() for tensor in (unary, image)]
+        loss = torch.nn.functional.nll_loss(crf(*inputs, log=True), labels.to(kind))
+        return list(torch.autograd.grad(loss, [*inputs, *crf.parameters()]))
+
+    want = gradients("cpu")
+    build_there = partial(LatticeFilter.build, ops=device.raw)
+    monkeypatch.setattr(LatticeFilter, "build", build_there)
+    for one, another in zip(gradients(device.type), want, strict=True):
+        assert float(another.abs().max()) > 1e-6
+        torch.testing.assert_close(one.cpu(), another, rtol=1e-9, atol=1e-12)
