@@ -26,6 +26,11 @@ class PermutohedralLattice:
     points stay in their simplices, in the features: the weights with which a point splats and
     slices change linearly with them.
 
+    In float32 it takes 12 (d + 1) bytes for each point and 8 (d + 1) for each vertex, of which
+    there are at most d + 1 for each point; on the CPU, building takes 24 (d + 1) more for each
+    point. Filtering takes a row of up to 32 channels for each vertex, a third of that for the way
+    from axis to axis, and another for each point whose channels are not side by side.
+
     Args:
         features: [N, d, ...] in units of the bandwidths, any number of spatial dimensions.
 
