@@ -180,7 +180,11 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
                 f"nms_padded: expected one image for ONNX's NonMaxSuppression, got {boxes.shape[0]}"
             )
         first = onnx.Constant(value_ints=[0])
-        most = onnx.Constant(value_ints=[max_output])
+        most = (
+            onnx.Constant(value_ints=[max_output])
+            if isinstance(max_output, int)
+            else onnx.Reshape(max_output, onnx.Constant(value_ints=[1]))
+        )
         boxes, scores = onnx.Squeeze(boxes, first), onnx.Squeeze(scores, first)
         idxs = None if idxs is None else onnx.Squeeze(idxs, first)
         indices = selected(boxes, scores, idxs, iou_threshold, most, plus_one)

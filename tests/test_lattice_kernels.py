@@ -120,8 +120,22 @@ def test_build(device: Device, dims: int, dtype: torch.dtype) -> None:
 
 
 def test_build_of_many_points(device: Device) -> None:
-    """Sorting more corners than the counts of one tile."""
-    features = points(device, torch.float32, 1, 8200, 1)
+    """Sorting more corners than the counts of one tile; their keys have all digits."""
+    features = points(device, torch.float32, 1, 8200, 1) * 60
+    got, want = build(device, features)[0], expected_lattice(features)[0]
+    for name in ("vertex", "start", "entry", "neighbor"):
+        torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), msg=name)
+
+
+def test_build_of_vertices_with_one_word_alike(device: Device) -> None:
+    """Points apart by a step that only the last coordinates, in a key's last word, see."""
+    dims = 11
+    step = np.zeros(dims + 1)
+    step[dims - 2 : dims] = dims + 1, -dims - 1
+    lifted = reference.elevate(np.eye(dims))
+    shift = torch.from_numpy(np.linalg.lstsq(lifted.T, step, rcond=None)[0])
+    features = points(device, torch.float64, 1, 10, dims)
+    features = torch.cat([features, features + shift.to(features)], 1)
     got, want = build(device, features)[0], expected_lattice(features)[0]
     for name in ("vertex", "start", "entry", "neighbor"):
         torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), msg=name)

@@ -119,7 +119,8 @@ class Postprocess(nn.Module):
         grouped = deformops.batched_nms(boxes, scores, idxs, 0.4)
         padded, count = deformops.nms_padded(boxes, scores, 0.4, 25, idxs=idxs)
         short, few = deformops.nms_padded(boxes, scores, 0.4, 5)
-        return kept, grouped, padded, count, short, few
+        long, _ = deformops.nms_padded(boxes, scores, 0.4, boxes.shape[0])
+        return kept, grouped, padded, count, short, few, long
 
 
 def export_suppression(model: nn.Module, file: Path) -> None:
