@@ -328,6 +328,24 @@ def test_images_of_a_batch_do_not_know_each_other() -> None:
             torch.testing.assert_close(alone["boxes"], together[n]["boxes"], rtol=0, atol=1e-2)
 
 
+def test_an_anchor_may_have_one_logit() -> None:
+    """The logit of an object is its score less that of background."""
+    torch.manual_seed(0)
+    with_two, with_one = slim("faster-rcnn-zf"), slim("faster-rcnn-zf", sigmoid=True)
+    weights = with_two.state_dict()
+    for name in ("rpn.cls_score.weight", "rpn.cls_score.bias"):
+        background, object_ = weights[name].chunk(2)
+        weights[name] = object_ - background
+    with_one.load_state_dict(weights)
+    images, targets = photos()
+
+    def losses(net: TwoStageDetector) -> dict[str, Tensor]:
+        net.roi_head.drop.p = 0.0
+        return net(images, None, targets, generator=torch.Generator().manual_seed(0))
+
+    torch.testing.assert_close(losses(with_one), losses(with_two), rtol=1e-3, atol=1e-3)
+
+
 def test_draws_follow_the_generator() -> None:
     torch.manual_seed(0)
     net = slim("faster-rcnn-vgg16", dropout=0.0)

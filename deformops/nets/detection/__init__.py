@@ -11,6 +11,7 @@ from deformops.nets.detection.assignment import (
     anchor_targets,
     sample_rois,
 )
+from deformops.nets.detection.average_precision import average_precision, voc_average_precision
 from deformops.nets.detection.box_coder import BoxCoder, clip_boxes
 from deformops.nets.detection.detector import (
     ClassAwareRPN,
@@ -73,6 +74,7 @@ __all__ = [
     "ZFFeatures",
     "ZFTrunk",
     "anchor_targets",
+    "average_precision",
     "base_anchors",
     "best_boxes",
     "box_losses",
@@ -95,5 +97,6 @@ __all__ = [
     "select_detections",
     "smooth_l1",
     "stack_targets",
+    "voc_average_precision",
     "vote",
 ]

@@ -43,6 +43,7 @@ def faster_rcnn(
     scales: Sequence[float] = (8.0, 16.0, 32.0),
     dropout: float | None = None,
     deformable_rois: bool = False,
+    sigmoid: bool = False,
     settings: DetectorSettings | None = None,
 ) -> TwoStageDetector:
     """Faster R-CNN.
@@ -63,6 +64,7 @@ def faster_rcnn(
         scales: of the anchors, their sides in strides of the trunk.
         dropout: the probability that a value of fc6 and fc7 is left out. None: as above.
         deformable_rois: whether RoI pooling is deformable.
+        sigmoid: whether an anchor has one logit, instead of scores of background and object.
         settings: all numbers of training and test.
 
     Returns:
@@ -85,7 +87,14 @@ def faster_rcnn(
         sizes["dropout"] = dropout
     head = FullyConnectedHead(trunk.deeper_channels, classes, deformable=deformable_rois, **sizes)
     hidden = scaled(256 if isinstance(trunk, ZFTrunk) else 512, width)
-    rpn = RegionProposalNetwork(trunk.channels, hidden, trunk.stride, ratios=ratios, scales=scales)
+    rpn = RegionProposalNetwork(
+        trunk.channels,
+        hidden,
+        trunk.stride,
+        scores=1 if sigmoid else 2,
+        ratios=ratios,
+        scales=scales,
+    )
     return TwoStageDetector(classes, trunk, rpn, head, settings)
 
 
@@ -97,6 +106,7 @@ def rfcn(
     ratios: Sequence[float] = (0.5, 1.0, 2.0),
     scales: Sequence[float] = (8.0, 16.0, 32.0),
     deformable_rois: bool = False,
+    sigmoid: bool = False,
     settings: DetectorSettings | None = None,
 ) -> TwoStageDetector:
     """R-FCN: after the trunk all layers are convolutional.
@@ -111,6 +121,7 @@ def rfcn(
         ratios: of the anchors, height / width.
         scales: of the anchors, their sides in strides of the trunk.
         deformable_rois: whether position-sensitive pooling is deformable.
+        sigmoid: whether an anchor has one logit, instead of scores of background and object.
         settings: all numbers of training and test. None: `RFCN_SETTINGS`.
 
     Returns:
@@ -121,7 +132,14 @@ def rfcn(
     hidden = scaled(1024, width)
     head = RFCNHead(trunk.deeper_channels, classes, hidden=hidden, deformable=deformable_rois)
     hidden = scaled(512, width)
-    rpn = RegionProposalNetwork(trunk.channels, hidden, trunk.stride, ratios=ratios, scales=scales)
+    rpn = RegionProposalNetwork(
+        trunk.channels,
+        hidden,
+        trunk.stride,
+        scores=1 if sigmoid else 2,
+        ratios=ratios,
+        scales=scales,
+    )
     return TwoStageDetector(classes, trunk, rpn, head, settings or RFCN_SETTINGS)
 
 
