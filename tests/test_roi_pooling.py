@@ -736,6 +736,25 @@ def test_without_images_there_are_no_boxes(pooled: Callable[..., Tensor]) -> Non
         pooled(torch.randn(0, 4, 5, 6), torch.tensor([[0.0, 0, 0, 4, 4]]))
 
 
+@pytest.mark.parametrize("number", [30, 31, 2**31 - 1, -2, -(2**31)])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_raw_ops_ask_for_pixels(device: Device, number: int, deterministic: bool) -> None:
+    if device.type == "cuda":
+        pytest.skip("an assertion in a kernel ends the CUDA context of this process")
+    image, boxes = torch.ones(2, 40, 5, 6), torch.tensor([[1.0, 0, 0, 4, 4], [0, 0, 0, 3, 3]])
+    index = torch.full((2, 40, 2, 3), 29, dtype=torch.int32)
+    index[0, 7] = -1
+    grad = torch.ones(index.shape)
+    scatter = partial(device.raw.scatter_maxima, deterministic=deterministic)
+    assert device.raw.gather_maxima(image, boxes, index).sum() == grad.numel() - 6
+    assert scatter(grad, boxes, index, image.shape).sum() == grad.numel() - 6
+    index[1, 38, 1, 2] = number
+    with pytest.raises(RuntimeError, match="index"):
+        device.raw.gather_maxima(image, boxes, index)
+    with pytest.raises(RuntimeError, match="index"):
+        scatter(grad, boxes, index, image.shape)
+
+
 @pytest.mark.parametrize("number", [2.0, -1.0, 0.5, NAN])
 def test_raw_ops_ask_for_an_image(device: Device, number: float) -> None:
     if device.type == "cuda":

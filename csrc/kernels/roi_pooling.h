@@ -38,14 +38,15 @@ template <class T, class Index>
 void roi_pool(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
               View<T, 4> output, View<Index, 4> index);
 
-// input[image of the box, channel, index], 0 where the index is -1.
+// input[image of the box, channel, index], 0 where the index is -1. Returns whether all others are
+// of pixels of the map: if not, the result is not to be used.
 template <class T, class Index>
-void gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
+bool gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
                    View<const Index, 4> index, View<T, 4> output);
 
 // Its exact transpose.
 template <class T, class Index>
-void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+bool scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
                     View<const Index, 4> index, View<T, 4> grad_input);
 
 template <class T>
@@ -60,7 +61,8 @@ void roi_average_backward(const Context& context, const RoiBins<T>& bins,
 }  // namespace cpu
 
 // The same on the current device and context.stream. The result has the same bits every time if
-// context.deterministic is set.
+// context.deterministic is set. An index that is of no pixel is refused by the kernels, as a box
+// without an image is; the host does not wait to hear of it, and is told true.
 namespace cuda {
 
 template <class T, class Index>
@@ -68,11 +70,11 @@ void roi_pool(const Context& context, const RoiBins<T>& bins, View<const T, 4> i
               View<T, 4> output, View<Index, 4> index);
 
 template <class T, class Index>
-void gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
+bool gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
                    View<const Index, 4> index, View<T, 4> output);
 
 template <class T, class Index>
-void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+bool scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
                     View<const Index, 4> index, View<T, 4> grad_input);
 
 template <class T>

@@ -161,6 +161,11 @@ ScalarType index_type(int64_t pixels) {
   return pixels <= std::numeric_limits<int32_t>::max() ? ScalarType::Int : ScalarType::Long;
 }
 
+void require_pixels(const Checker& check, bool are_pixels, int64_t pixels) {
+  check.require(are_pixels, "index", "expected numbers of pixels, below ", pixels,
+                ", or -1, got others");
+}
+
 // Calls body(Type<Index>{}) for the index of a map.
 template <class Body>
 void dispatch_index(ScalarType dtype, const Body& body) {
@@ -249,9 +254,10 @@ Tensor gather_maxima(Tensor input, Tensor boxes, Tensor index) {
     const RoiBins<T> roi_bins = bins.bins<T>();
     bins.check_images<Device>(roi_bins);
     dispatch_index(index.scalar_type(), [&]<class Index>(Type<Index>) {
-      DEFORMOPS_RUN(Device,
-                    gather_maxima<T, Index>(call.context(false), roi_bins, view<const T, 4>(input),
-                                            view<const Index, 4>(index), view<T, 4>(output)));
+      const bool are_pixels = DEFORMOPS_RUN(
+          Device, gather_maxima<T, Index>(call.context(false), roi_bins, view<const T, 4>(input),
+                                          view<const Index, 4>(index), view<T, 4>(output)));
+      require_pixels(check, are_pixels, input.size(2) * input.size(3));
     });
   });
   return output;
@@ -282,10 +288,11 @@ Tensor scatter_maxima(Tensor grad_output, Tensor boxes, Tensor index,
     const RoiBins<T> roi_bins = bins.bins<T>();
     bins.check_images<Device>(roi_bins);
     dispatch_index(index.scalar_type(), [&]<class Index>(Type<Index>) {
-      DEFORMOPS_RUN(Device,
-                    scatter_maxima<T, Index>(call.context(deterministic), roi_bins,
-                                             view<const T, 4>(grad_output),
-                                             view<const Index, 4>(index), view<T, 4>(grad_input)));
+      const bool are_pixels = DEFORMOPS_RUN(
+          Device, scatter_maxima<T, Index>(call.context(deterministic), roi_bins,
+                                           view<const T, 4>(grad_output),
+                                           view<const Index, 4>(index), view<T, 4>(grad_input)));
+      require_pixels(check, are_pixels, input_size[2] * input_size[3]);
     });
   });
   return grad_input;

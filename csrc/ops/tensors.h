@@ -184,13 +184,13 @@ struct CpuKernels {
 struct CudaKernels {
   static constexpr bool kCuda = true;
 };
-#define DEFORMOPS_RUN(Device, ...)    \
-  do {                                \
-    if constexpr (Device::kCuda) {    \
-      ::deformops::cuda::__VA_ARGS__; \
-    } else {                          \
-      ::deformops::cpu::__VA_ARGS__;  \
-    }                                 \
-  } while (0)
+#define DEFORMOPS_RUN(Device, ...)           \
+  [&] {                                      \
+    if constexpr (Device::kCuda) {           \
+      return ::deformops::cuda::__VA_ARGS__; \
+    } else {                                 \
+      return ::deformops::cpu::__VA_ARGS__;  \
+    }                                        \
+  }()
 
 }  // namespace deformops

@@ -11,10 +11,10 @@ namespace deformops::cpu {
   template <class T, class Index>                                                                  \
   void roi_pool(const Context&, const RoiBins<T>&, View<const T, 4>, View<T, 4>, View<Index, 4>);  \
   template <class T, class Index>                                                                  \
-  void gather_maxima(const Context&, const RoiBins<T>&, View<const T, 4>, View<const Index, 4>,    \
+  bool gather_maxima(const Context&, const RoiBins<T>&, View<const T, 4>, View<const Index, 4>,    \
                      View<T, 4>);                                                                  \
   template <class T, class Index>                                                                  \
-  void scatter_maxima(const Context&, const RoiBins<T>&, View<const T, 4>, View<const Index, 4>,   \
+  bool scatter_maxima(const Context&, const RoiBins<T>&, View<const T, 4>, View<const Index, 4>,   \
                       View<T, 4>);                                                                 \
   template <class T>                                                                               \
   void roi_average(const Context&, const RoiBins<T>&, View<const T, 4>, View<T, 4>);               \

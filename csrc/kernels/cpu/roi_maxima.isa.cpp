@@ -2,6 +2,8 @@
 //
 // Memory besides the result: for roi_pool what roi_average has; for scatter_maxima some planes of
 // one image for each thread.
+#include <type_traits>
+
 #include "kernels/cpu/roi_isa.h"
 #include "kernels/cpu/roi_rows.h"
 #include "kernels/cpu/roi_table.h"
@@ -64,6 +66,34 @@ DEFORMOPS_INLINE int64_t find_maximum_of_plane(const RoiMap<const C>& map, const
     }
   }
   return where;
+}
+
+// Whether each index of some channels of a box is that of a pixel, or -1. A pass of its own, on
+// vectors: a test of each index where it is used would take as long as its use.
+template <class Index>
+bool are_pixels(const View<const Index, 4>& index, int64_t k, int64_t first, int64_t channels,
+                int64_t pixels) {
+  using Number = std::make_unsigned_t<Index>;
+  Number most = 0;  // index + 1
+  const auto see = [&](const Index* run, int64_t count, int64_t stride) {
+    for (int64_t i = 0; i < count; ++i) {
+      const Number next = static_cast<Number>(run[i * stride]) + 1;
+      most = next > most ? next : most;
+    }
+  };
+  const int64_t height = index.sizes[2], width = index.sizes[3];
+  const bool along_channels = index.strides[1] == 1;
+  const bool dense = !along_channels && index.strides[2] == width * index.strides[3];
+  const int64_t count = along_channels ? channels : dense ? height * width : width;
+  const int64_t stride = along_channels ? 1 : index.strides[3];
+  for (int64_t by = 0; by < (dense ? 1 : height); ++by) {
+    for (int64_t i = 0; i < (along_channels ? width : channels); ++i) {
+      const Index* const run =
+          along_channels ? index.pointer(k, first, by, i) : index.pointer(k, first + i, by);
+      stride == 1 ? see(run, count, 1) : see(run, count, stride);
+    }
+  }
+  return most <= static_cast<Number>(pixels);
 }
 
 }  // namespace
@@ -172,47 +202,80 @@ void roi_pool(const Context& context, const RoiBins<T>& bins, View<const T, 4> i
 }
 
 template <class T, class Index>
-void gather_maxima(const Context&, const RoiBins<T>& bins, View<const T, 4> input,
+bool gather_maxima(const Context&, const RoiBins<T>& bins, View<const T, 4> input,
                    View<const Index, 4> index, View<T, 4> output) {
   using C = compute_t<T>;
-  const int64_t pixels = bins.pooled_y * bins.pooled_x;
-  const Team team(output.sizes[0] * bins.channels * pixels);
-  team.for_each(output.sizes[0] * divide_up(bins.channels, kChannels), [&](int64_t task, int64_t) {
-    const int64_t k = task / divide_up(bins.channels, kChannels);
-    const int64_t first = task % divide_up(bins.channels, kChannels) * kChannels;
-    for (int64_t c = first; c < smaller(bins.channels, first + kChannels); ++c) {
+  const int64_t pixels = bins.height * bins.width, blocks = divide_up(bins.channels, kChannels);
+  const bool dense = input.strides[2] == bins.width * input.strides[3];
+  const Team team(output.sizes[0] * bins.channels * bins.pooled_y * bins.pooled_x);
+  bool all_are = true;
+  team.for_each(output.sizes[0] * blocks, [&](int64_t task, int64_t) {
+    const int64_t k = task / blocks, first = task % blocks * kChannels;
+    const int64_t channels = smaller(kChannels, bins.channels - first);
+    if (!are_pixels(index, k, first, channels, pixels)) {
+      __atomic_store_n(&all_are, false, __ATOMIC_RELAXED);
+      return;
+    }
+    for (int64_t c = first; c < first + channels; ++c) {
       const T* const plane = input.pointer(bins.image(k), c);
       for (int64_t by = 0; by < bins.pooled_y; ++by) {
         for (int64_t bx = 0; bx < bins.pooled_x; ++bx) {
           const int64_t p = index(k, c, by, bx);
-          output(k, c, by, bx) =
-              p < 0 ? convert<T>(C(0))
-                    : plane[p / bins.width * input.strides[2] + p % bins.width * input.strides[3]];
+          if (p < 0) {
+            output(k, c, by, bx) = convert<T>(C(0));
+          } else if (dense) {
+            output(k, c, by, bx) = plane[p * input.strides[3]];
+          } else {
+            output(k, c, by, bx) =
+                plane[p / bins.width * input.strides[2] + p % bins.width * input.strides[3]];
+          }
         }
       }
     }
   });
+  return all_are;
 }
 
 template <class T, class Index>
-void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+bool scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
                     View<const Index, 4> index, View<T, 4> grad_input) {
   using C = compute_t<T>;
   const int64_t pixels = bins.height * bins.width, plane = 1 + pixels;
-  const int64_t blocks = divide_up(bins.channels, kChannels);
+  const bool along_channels = grad_output.strides[1] == 1 && index.strides[1] == 1;
+  // Where channels lie side by side, as many as a cache line has.
+  const int64_t step = along_channels ? 2 * kChannels : kChannels;
+  const int64_t blocks = divide_up(bins.channels, step);
   const BoxesByImage<T> boxes(context, bins, grad_input.sizes[0]);
   const Team team(4 * boxes.boxes() * bins.channels * bins.pooled_y * bins.pooled_x +
                   grad_input.sizes[0] * bins.channels * pixels);
-  C* const all = allocate<C>(context, team.threads() * kChannels * plane);
+  C* const all = allocate<C>(context, team.threads() * step * plane);
+  bool all_are = true;
 
   team.for_each(grad_input.sizes[0] * blocks, [&](int64_t task, int64_t worker) {
-    const int64_t n = task / blocks, first = task % blocks * kChannels;
-    const int64_t channels = smaller(kChannels, bins.channels - first);
+    const int64_t n = task / blocks, first = task % blocks * step;
+    const int64_t channels = smaller(step, bins.channels - first);
     // The element before a plane takes what belongs to no pixel.
-    C* const planes = all + worker * kChannels * plane + 1;
+    C* const planes = all + worker * step * plane + 1;
     memset(planes - 1, 0, static_cast<size_t>(channels * plane) * sizeof(C));
     for (int64_t number = boxes.start(n); number < boxes.start(n + 1); ++number) {
       const int64_t k = boxes.box(number);
+      if (!are_pixels(index, k, first, channels, pixels)) {
+        __atomic_store_n(&all_are, false, __ATOMIC_RELAXED);
+        return;
+      }
+      // Sums of a channel are formed in the order of the bins, either way.
+      if (along_channels) {
+        for (int64_t by = 0; by < bins.pooled_y; ++by) {
+          for (int64_t bx = 0; bx < bins.pooled_x; ++bx) {
+            const T* const grads = grad_output.pointer(k, first, by, bx);
+            const Index* const indices = index.pointer(k, first, by, bx);
+            for (int64_t c = 0; c < channels; ++c) {
+              planes[c * plane + indices[c]] += convert<C>(grads[c]);
+            }
+          }
+        }
+        continue;
+      }
       for (int64_t c = 0; c < channels; ++c) {
         C* const sums = planes + c * plane;
         for (int64_t by = 0; by < bins.pooled_y; ++by) {
@@ -230,14 +293,15 @@ void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T
                    {grad_input.strides[1], grad_input.strides[3]});
     });
   });
+  return all_are;
 }
 
 #define DEFORMOPS_INSTANTIATE_INDEX(T, Index)                                                 \
   template void roi_pool<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,       \
                                    View<T, 4>, View<Index, 4>);                               \
-  template void gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
+  template bool gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
                                         View<const Index, 4>, View<T, 4>);                    \
-  template void scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
+  template bool scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
                                          View<const Index, 4>, View<T, 4>);
 #define DEFORMOPS_INSTANTIATE(T)          \
   DEFORMOPS_INSTANTIATE_INDEX(T, int32_t) \

@@ -13,13 +13,13 @@ void roi_pool(const Context& context, const RoiBins<T>& bins, View<const T, 4> i
 }
 
 template <class T, class Index>
-void gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
+bool gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
                    View<const Index, 4> index, View<T, 4> output) {
   DEFORMOPS_RUN_CHOSEN(gather_maxima(context, bins, input, index, output));
 }
 
 template <class T, class Index>
-void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+bool scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
                     View<const Index, 4> index, View<T, 4> grad_input) {
   DEFORMOPS_RUN_CHOSEN(scatter_maxima(context, bins, grad_output, index, grad_input));
 }
@@ -41,9 +41,9 @@ void roi_average_backward(const Context& context, const RoiBins<T>& bins,
 #define DEFORMOPS_INSTANTIATE_INDEX(T, Index)                                                 \
   template void roi_pool<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,       \
                                    View<T, 4>, View<Index, 4>);                               \
-  template void gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
+  template bool gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
                                         View<const Index, 4>, View<T, 4>);                    \
-  template void scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
+  template bool scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
                                          View<const Index, 4>, View<T, 4>);
 #define DEFORMOPS_INSTANTIATE(T)                                                                 \
   DEFORMOPS_INSTANTIATE_INDEX(T, int32_t)                                                        \

@@ -29,8 +29,9 @@ struct Maxima {
                                           int bin_x) const {
     const int64_t at = wide_index.defined() ? wide_index(k, channel, bin_y, bin_x)
                                             : index(k, channel, bin_y, bin_x);
-    if (at < 0) return nullptr;
-    DEFORMOPS_REQUIRE(at < map.sizes[2] * map.sizes[3], "index: not the number of a pixel");
+    if (at == -1) return nullptr;
+    DEFORMOPS_REQUIRE(at >= 0 && at < map.sizes[2] * map.sizes[3],
+                      "index: not the number of a pixel");
     return map.pointer(image, channel, at / map.sizes[3], at % map.sizes[3]);
   }
 };
@@ -115,15 +116,16 @@ Maxima<T, Map, Pooled> maxima(const RoiBins<T>& bins, const View<Map, 4>& map,
 }  // namespace
 
 template <class T, class Index>
-void gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
+bool gather_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> input,
                    View<const Index, 4> index, View<T, 4> output) {
   const auto problem = maxima(bins, input, output, index);
   launch("gather_maxima", move_maxima_kernel<T, const T, T>, problem.blocks.count(), kThreads,
          context.stream, problem);
+  return true;
 }
 
 template <class T, class Index>
-void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
+bool scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T, 4> grad_output,
                     View<const Index, 4> index, View<T, 4> grad_input) {
   using C = compute_t<T>;
   const InputSums<T> sums(context, grad_input);
@@ -137,12 +139,13 @@ void scatter_maxima(const Context& context, const RoiBins<T>& bins, View<const T
            context.stream, problem);
   }
   sums.finish();
+  return true;
 }
 
 #define DEFORMOPS_INSTANTIATE_INDEX(T, Index)                                                 \
-  template void gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
+  template bool gather_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>,  \
                                         View<const Index, 4>, View<T, 4>);                    \
-  template void scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
+  template bool scatter_maxima<T, Index>(const Context&, const RoiBins<T>&, View<const T, 4>, \
                                          View<const Index, 4>, View<T, 4>)
 #define DEFORMOPS_INSTANTIATE(T)           \
   DEFORMOPS_INSTANTIATE_INDEX(T, int32_t); \
