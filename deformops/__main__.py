@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="deformops", description="Deformable and atrous convolution for PyTorch."
+        prog="deformops",
+        description="Deformable layers, RoI pooling, NMS, dense CRFs, and networks of them.",
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
