@@ -346,6 +346,24 @@ def test_an_anchor_may_have_one_logit() -> None:
     torch.testing.assert_close(losses(with_one), losses(with_two), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["faster-rcnn-vgg16", "rfcn-vgg16", "class-aware-rpn-vgg16"])
+def test_half_precision(name: str) -> None:
+    """Maps in bfloat16; boxes stay in float32, where 2049 is a number."""
+    torch.manual_seed(0)
+    net = slim(name)
+    images, targets = photos()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = net(images, None, targets, generator=torch.Generator().manual_seed(0))
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in mixed.values())
+    net.settings = dataclasses.replace(net.settings, min_score=0.0)
+    with torch.no_grad():
+        found = net.bfloat16().eval()(images.bfloat16())[0]
+    assert found["boxes"].dtype == torch.float32
+    assert len(found["boxes"]) > 0
+    anchors = net.rpn.anchors(torch.empty(1, 1, 1, 257, dtype=torch.bfloat16))
+    assert torch.equal(anchors, slim(name).rpn.anchors(torch.empty(1, 1, 1, 257)))
+
+
 def test_draws_follow_the_generator() -> None:
     torch.manual_seed(0)
     net = slim("faster-rcnn-vgg16", dropout=0.0)

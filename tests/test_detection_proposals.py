@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deformops.nets.detection import (
     BoxCoder,
@@ -161,6 +165,47 @@ def test_detections_are_those_of_the_loop(per_class: bool) -> None:
             assert image["scores"].tolist() == [score for score, _, _ in expected]
             np.testing.assert_allclose(image["boxes"], [box for _, _, box in expected])
     assert len(found[0]["labels"]) > 3
+
+
+def test_torchvision_has_the_same_proposals() -> None:
+    scores, codes, anchors, sizes = (value.float() for value in predictions())
+    scores = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+    coder = BoxCoder(False, max_log_size=math.log(1000 / 16))
+    kept = {"training": 60, "testing": 60}
+    peer = RegionProposalNetwork(
+        AnchorGenerator(), RPNHead(4, 3), 0.7, 0.3, 256, 0.5, {**kept}, {**kept}, 0.7
+    ).eval()
+    peer.pre_nms_top_n = lambda: 200
+    peer.post_nms_top_n = lambda: 60
+    boxes = torch.stack([coder.decode(code, anchors) for code in codes])
+    shapes = [tuple(size) for size in sizes.int().tolist()]
+    per_level = [scores.shape[1]]
+    expected, probabilities = peer.filter_proposals(boxes, scores, shapes, per_level)
+    numbers = {"most_before": 200, "most": 60, "min_size": 1e-3, "coder": coder}
+    found = propose(scores.sigmoid(), codes, anchors, sizes, **numbers)
+    for n, ours in enumerate(found.as_list()):
+        torch.testing.assert_close(ours, expected[n])
+        torch.testing.assert_close(found.scores[n, : len(ours)], probabilities[n])
+
+
+def test_torchvision_has_the_same_detections() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 80, 4, generator=generator) * 2
+    codes = torch.randn(2, 80, 4, 4, generator=generator)
+    proposals = random_boxes(2, 80).float()
+    sizes = torch.tensor([[260, 250], [150, 180]])
+    peer = RoIHeads(None, None, None, 0.5, 0.5, 128, 0.25, (10.0, 10.0, 5.0, 5.0), 0.05, 0.5, 100)
+    shapes = [tuple(size) for size in sizes.tolist()]
+    expected = peer.postprocess_detections(
+        scores.flatten(0, 1), codes.flatten(0, 1).flatten(1), list(proposals), shapes
+    )
+    coder = BoxCoder(False, max_log_size=math.log(1000 / 16), stds=(0.1, 0.1, 0.2, 0.2))
+    boxes = coder.decode(codes, proposals[:, :, None])
+    found = select_detections(boxes, scores.softmax(-1), sizes, iou_threshold=0.5, plus_one=False)
+    for n, image in enumerate(found):
+        for name, values in zip(("boxes", "scores", "labels"), expected, strict=True):
+            torch.testing.assert_close(image[name], values[n])
+        assert len(image["labels"]) > 20
 
 
 def test_nothing_is_detected() -> None:

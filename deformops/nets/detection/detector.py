@@ -143,6 +143,7 @@ class Detector(nn.Module):
         count, height, width = images.shape[0], images.shape[2], images.shape[3]
         if image_sizes is None:
             image_sizes = torch.tensor([[height, width]], device=images.device).expand(count, 2)
+        checks.rank("image_sizes", image_sizes, "[N, 2]")
         checks.shape("image_sizes", image_sizes, (count, 2), "[N, 2]")
         image_sizes = image_sizes.to(images.device)
         if not self.training:
@@ -154,7 +155,8 @@ class Detector(nn.Module):
             labels = target["labels"]
             fits = labels.numel() == 0 or int(labels.max()) < self.classes
             checks.require(fits, "labels", f"classes from 1 to {self.classes - 1}", labels.tolist())
-        objects = stack_targets(targets, like=self.rpn.base)
+        places = torch.promote_types(images.dtype, torch.float32)
+        objects = stack_targets(targets, like=images.new_empty(0, dtype=places))
         return self.losses(images, image_sizes, objects, image_scales, generator)
 
     def detect(

@@ -73,9 +73,10 @@ class RegionProposalNetwork(nn.Module):
         return scores.flatten(1, 3), codes.flatten(1, 3)
 
     def anchors(self, shared: Tensor) -> Tensor:
-        """The anchors of a map, [h * w * A, 4]."""
+        """The anchors of a map, [h * w * A, 4], in float32 or wider."""
         height, width = shared.shape[-2:]
-        return grid_anchors(self.base, (height, width), self.stride)
+        base = self.base.to(torch.promote_types(shared.dtype, torch.float32))
+        return grid_anchors(base, (height, width), self.stride)
 
 
 class FullyConnectedHead(nn.Module):

@@ -22,9 +22,9 @@ def select_detections(
 ) -> list[dict[str, Tensor]]:
     """Keeps the best boxes of each class, and of all classes the best of each image.
 
-    Boxes are clipped to the image; those with a score above `min_score` go through suppression,
-    each class alone, and the `most` best of all classes remain. One box may be kept for several
-    classes.
+    Boxes are clipped to the image; those with a score above `min_score` and an area go through
+    suppression, each class alone, and the `most` best of all classes remain. One box may be kept
+    for several classes.
 
     Args:
         boxes: [N, R, C, 4], a box for each class, or [N, R, 1, 4], one for all, as
@@ -55,7 +55,8 @@ def select_detections(
     boxes = boxes.expand(-1, -1, classes, -1)[:, :, 1:].flatten(1, 2)
     scores = scores[:, :, 1:].flatten(1).to(boxes.dtype)
     labels = torch.arange(1, classes, device=scores.device).repeat(images, count)
-    scores = scores.masked_fill(~(scores > min_score), -torch.inf)
+    has_area = (boxes[..., 2:] - boxes[..., :2] + int(plus_one) > 0).all(-1)
+    scores = scores.masked_fill(~((scores > min_score) & has_area), -torch.inf)
     index, kept = best_boxes(boxes, scores, iou_threshold, most, groups=labels, plus_one=plus_one)
     chosen = zip(*take(index, boxes, scores, labels), kept.tolist(), strict=True)
     return [
