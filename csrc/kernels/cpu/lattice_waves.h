@@ -122,7 +122,7 @@ class Waves {
   void wait_for(int64_t stage, int64_t c) const {
     const uint32_t* const flag = done_ + stage * chunks_ + c;
     for (int turns = 0; __atomic_load_n(flag, __ATOMIC_ACQUIRE) != sweep_; ++turns) {
-      if (turns > 20000) sched_yield();
+      if (turns > 1000) sched_yield();
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
