@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
+pytest.importorskip("PIL", reason="extra [nets] is not installed")
+
 from PIL import Image
 
 from deformops.__main__ import main

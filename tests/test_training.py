@@ -223,13 +223,14 @@ def test_seeds(photos: LabelledPhotos) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resume(workers: int, photos: LabelledPhotos, tmp_path: Path) -> None:
-    """To go on from a file gives the bits that it would have given: weights and momentum."""
+    """To go on from a file, whatever was done before, gives the bits of weights and momentum."""
     settings = recipe(2)
     want = trained(net(dropout=0.5, norm=True), photos, settings, steps=STEPS)
     half = trained(net(dropout=0.5, norm=True), photos, settings, steps=3)
     save(tmp_path / "half.pt", {"network": {}, **half.state()})
     torch.manual_seed(5)
     rest = Trainer(TinyNet(dropout=0.5, norm=True), photos, settings, workers=workers)
+    rest.step()
     rest.resume(load(tmp_path / "half.pt"))
     assert rest.iteration == 3
     while not rest.done:

@@ -119,7 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[321],
         metavar="PIXELS",
         help="size of random crops, or height and width, after --reduce; 0: whole photos, and "
-        "one in each part if their sizes differ (default: 321)",
+        "one in each part if their sizes differ (default: 321; sizes of 8 k + 1 suit DeepLab, and "
+        "it must be 32 k + 1 where a network looks at several scales)",
     )
     data.add_argument(
         "--scales",

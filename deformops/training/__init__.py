@@ -2,6 +2,14 @@
 
 Networks are `deformops.nets.Segmenter`s. The commands `train-seg`, `eval-seg` and `segment` are
 made of this.
+
+    photos = LabelledPhotos.of(Path("camvid/train"), classes=11, ignore=11)
+    augmentation = Augmentation(crop=(321, 321), ignore=11)
+    recipe = Recipe(iterations=1000, batch=4, augmentation=augmentation)
+    trainer = Trainer(build_segmenter("deeplab-largefov", 11), photos, recipe)
+    while not trainer.done:
+        loss, _ = trainer.step()
+    scores = Predictor(trainer.net).scores(photo)
 """
 
 from deformops.training.augmentation import Augmentation, color_components, ten_crops
