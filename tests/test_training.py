@@ -143,6 +143,7 @@ def test_shrink_labels() -> None:
     assert shrink_labels(labels, (321, 321)) is labels
     small = shrink_labels(labels, (31, 21))
     assert small[0, 0, 0] == 0
+    assert small[0, 1, 1] == 11 * 321 + 16  # Row 10.67, column 16.
     assert small[0, -1, -1] == 321 * 321 - 1
 
 
