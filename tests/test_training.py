@@ -222,6 +222,15 @@ def test_seeds(photos: LabelledPhotos) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_parts_draw_anew(photos: LabelledPhotos) -> None:
+    """What layers draw is another thing in each part of each step."""
+    drawn: list[float] = []
+    module = net()
+    module.body.register_forward_hook(lambda *_: drawn.append(torch.rand(1).item()))
+    trained(module, photos, recipe(2), steps=2)
+    assert len(set(drawn)) == len(drawn) == 4
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resume(workers: int, photos: LabelledPhotos, tmp_path: Path) -> None:
     """To go on from a file, whatever was done before, gives the bits of weights and momentum."""
