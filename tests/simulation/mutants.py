@@ -30,7 +30,9 @@ from deformops.simulation.__main__ import environment
 
 ROOT = Path(__file__).parents[2]
 KERNELS = "csrc/kernels/cuda"
-VARIANTS = "tests/test_convolution_kernels.py"
+CONVOLUTION = ("tests/test_convolution_kernels.py",)
+SUPPRESSION = ("tests/test_nms.py", "tests/test_soft_nms.py", "tests/test_box_iou.py")
+LATTICE = ("tests/test_lattice_kernels.py",)
 COPIED = (
     *("CMakeLists.txt", "README.md", "benchmarks", "cmake", "csrc", "deformops"),
     *("pyproject.toml", "tests"),
@@ -46,6 +48,7 @@ class Mutant:
     old: str
     new: str
     builds: tuple[str, ...] = simulation.BUILDS  # in the order in which they are asked
+    tests: tuple[str, ...] = CONVOLUTION  # the family's
 
     @property
     def name(self) -> str:
@@ -61,9 +64,23 @@ class Mutant:
 RACE_FIRST = ("race", "plain", "asan")
 
 
-def _dropped(file: str, mistake: str, before: str, statement: str, after: str = "") -> Mutant:
+def _dropped(
+    file: str, mistake: str, before: str, statement: str, tests: tuple[str, ...] = CONVOLUTION
+) -> Mutant:
     """A statement that orders threads is gone."""
-    return Mutant(file, mistake, before + statement + after, before + after, RACE_FIRST)
+    return Mutant(file, mistake, before + statement, before, RACE_FIRST, tests)
+
+
+def _boxes(file: str, mistake: str, old: str, new: str, first: str = "plain") -> Mutant:
+    return Mutant(file, mistake, old, new, _asked(first), SUPPRESSION)
+
+
+def _lattice(file: str, mistake: str, old: str, new: str, first: str = "plain") -> Mutant:
+    return Mutant(file, mistake, old, new, _asked(first), LATTICE)
+
+
+def _asked(first: str) -> tuple[str, ...]:
+    return RACE_FIRST if first == "race" else simulation.BUILDS
 
 
 BARRIER = "__syncthreads();\n"
@@ -255,6 +272,225 @@ MUTANTS = [
         "      block += kBlockTaps;\n",
         "      block += kBlockTaps + 1;\n",
     ),
+    # --- nms -----------------------------------------------------------------------------------
+    _dropped(
+        "nms.cu",
+        "no barrier before the kept are read",
+        "shares[at] = judge.share(kept[at]);\n  }\n  ",
+        BARRIER,
+        SUPPRESSION,
+    ),
+    _dropped(
+        "nms.cu",
+        "no barrier before the kept are counted",
+        "kept_count = 0;\n  ",
+        BARRIER,
+        SUPPRESSION,
+    ),
+    _boxes(
+        "nms.cu",
+        "nobody is alive at first, by luck",
+        """    check(cudaMemsetAsync(dead_, 0, static_cast<size_t>(total_),
+                          static_cast<cudaStream_t>(context_.stream)),
+          "nms");
+""",
+        "",
+        "race",
+    ),
+    _boxes(
+        "nms.cu",
+        "just the threshold is too much",
+        "measure.overlap(a, b) > limit.threshold",
+        "measure.overlap(a, b) >= limit.threshold",
+    ),
+    _boxes(
+        "nms.cu",
+        "pairs reach behind the last box",
+        "column > place && column < end",
+        "column > place && column <= end",
+        "race",
+    ),
+    _boxes(
+        "nms.cu",
+        "two warps resolve a tile",
+        "mark - stride < first",
+        "mark - stride <= first",
+        "race",
+    ),
+    _boxes(
+        "nms.cu",
+        "a segment goes on in the next image",
+        "inside && (place % count == 0 || group_at(place)",
+        "inside && (place == 0 || group_at(place)",
+    ),
+    _boxes(
+        "nms.cu",
+        "one more is written than there is room for",
+        "&& at < limit",
+        "&& at <= limit",
+        "race",
+    ),
+    _boxes(
+        "nms.cu",
+        "the dead of the next word are forgotten",
+        "lane > word && lane < kWords",
+        "lane > word + 1 && lane < kWords",
+    ),
+    _boxes(
+        "nms.cu",
+        "negative scores rise",
+        "return bits >> 31 ? bits : bits ^ 0x7fffffffu;",
+        "return bits ^ 0x7fffffffu;",
+    ),
+    # --- soft_nms, box_iou ---------------------------------------------------------------------
+    _dropped(
+        "soft_nms.cu",
+        "no barrier before scores change",
+        "",
+        "__syncthreads();  // all have read what changes now\n",
+        SUPPRESSION,
+    ),
+    _boxes(
+        "soft_nms.cu",
+        "of equal scores the last goes first",
+        "other_rank == rank && other_index > index",
+        "other_rank == rank && other_index < index",
+    ),
+    _boxes(
+        "soft_nms.cu",
+        "half of a warp is not asked",
+        "int distance = 16;",
+        "int distance = 8;",
+    ),
+    _boxes(
+        "box_iou.cu",
+        "a row behind the last",
+        "if (row >= overlaps.sizes[0]) return;",
+        "if (row > overlaps.sizes[0]) return;",
+        "race",
+    ),
+    _boxes("boxes.cuh", "corners lie side by side", "numbers[2 * stride]", "numbers[2]"),
+    # --- what suppression and lattice share ----------------------------------------------------
+    _boxes(
+        "sort.cuh",
+        "equal keys are turned around",
+        "__popc(same & lower_lanes)",
+        "__popc(same & ~lower_lanes) - 1",
+    ),
+    _lattice(
+        "scan.cuh",
+        "lanes of a warp not all summed",
+        "distance < 32; distance *= 2",
+        "distance < 16; distance *= 2",
+    ),
+    _lattice(
+        "scan.cuh",
+        "sums of tiles are not added",
+        "if (tiles <= 1) return;",
+        "if (tiles <= 5) return;",
+    ),
+    # --- lattice -------------------------------------------------------------------------------
+    _lattice(
+        "lattice_build.cu",
+        "the range of half a warp",
+        "int distance = 16;",
+        "int distance = 8;",
+    ),
+    _dropped(
+        "lattice_build.cu",
+        "no barrier before the next coordinate",
+        "? warps[w] : value;\n  ",
+        "__syncthreads();  // the memory may be used again\n",
+        LATTICE,
+    ),
+    _lattice(
+        "lattice_build.cu",
+        "vertices are told apart by one word",
+        "for (int w = 1; w < count; ++w)",
+        "for (int w = 1; w < 1; ++w)",
+    ),
+    _lattice(
+        "lattice_build.cu",
+        "no neighbour is something",
+        "0xFF,  // -1",
+        "0x00,  // -1",
+    ),
+    _lattice(
+        "lattice_build.cu",
+        "a neighbour is told the wrong way round",
+        "neighbor(axis, low, 0) = static_cast<int32_t>(v);",
+        "neighbor(axis, low, 1) = static_cast<int32_t>(v);",
+    ),
+    _lattice(
+        "lattice_simplex.cuh",
+        "a thread stops after its first point",
+        "p += points.threads",
+        "p += points.count",
+    ),
+    _lattice(
+        "lattice_blur.cuh",
+        "a vertex that ends with its piece goes on",
+        "last = (lattice.start(v + 1) - 1) / kPiece",
+        "last = lattice.start(v + 1) / kPiece",
+    ),
+    _lattice(
+        "lattice_blur.cuh",
+        "a vertex that begins with its piece began before",
+        "began_before = start[v] < begin",
+        "began_before = start[v] <= begin",
+    ),
+    _lattice(
+        "lattice_blur.cuh",
+        "axes in the same order both ways",
+        "reverse ? axes - 1 - i : i",
+        "reverse ? i : i",
+    ),
+    _lattice("lattice_filter.cu", "adds to what is not there", ", first > 0);", ", true);", "race"),
+    _lattice(
+        "lattice_filter.cu",
+        "half of the lanes not added",
+        "int distance = kDotLanes / 2;",
+        "int distance = kDotLanes / 4;",
+    ),
+    _lattice(
+        "lattice_weights.cu",
+        "the corner that falls grows",
+        "change(p, falling_corner(d, rank)) -= t;",
+        "change(p, falling_corner(d, rank)) += t;",
+    ),
+    # --- mean_field ----------------------------------------------------------------------------
+    _dropped(
+        "mean_field.cu",
+        "no barrier before the square is turned",
+        "* stride + l];\n    }\n  }\n  ",
+        BARRIER,
+        LATTICE,
+    ),
+    _lattice(
+        "mean_field.cu",
+        "labels behind the last are read",
+        "square[y][x] = l < labels && m < size",
+        "square[y][x] = l < stride && m < size",
+        "race",
+    ),
+    _lattice(
+        "mean_field.cu",
+        "half of the lanes not asked",
+        "int distance = group / 2;",
+        "int distance = group / 4;",
+    ),
+    _lattice(
+        "mean_field.cu",
+        "labels are mixed the other way round",
+        "compatibility(l, from) * row[from]",
+        "compatibility(from, l) * row[from]",
+    ),
+    _lattice(
+        "mean_field.cu",
+        "the first four kernels are forgotten",
+        "        start = sums_;\n",
+        "",
+    ),
 ]
 
 
@@ -306,18 +542,16 @@ class Workshop:
         for library in (self.cmake / "csrc/simulation").glob("*.so"):
             shutil.copy2(library, self.tree / "deformops/simulation")
 
-    def test(self, build: str, *, thoroughly: bool = False) -> str:
+    def test(self, build: str, *what: str) -> str:
         """What the tests find in one build; empty if they pass.
 
         Args:
             build: one of `simulation.BUILDS`.
-            thoroughly: all that CI runs in the build; otherwise the family's variants, which find
-                most, and sooner.
+            what: pytest's arguments.
         """
         self.build(f"deformops_simulated_{build}")
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        command += ["--device", "simulated"]
-        command += ["--schedules", "2"] if thoroughly else ["-m", "variants", VARIANTS]
+        command += ["--device", "simulated", *what]
         done = subprocess.run(
             command,
             cwd=self.tree,
@@ -339,11 +573,13 @@ class Workshop:
         right = path.read_text()
         path.write_text(mutant.apply(right))
         try:
-            for build in mutant.builds:
-                finding = self.test(build)
+            asked = [(build, ("-m", "variants", *mutant.tests)) for build in mutant.builds]
+            asked += [("plain", mutant.tests), ("plain", ("--schedules", "2"))]
+            for build, tests in asked:
+                finding = self.test(build, *tests)
                 if finding:
                     return build, finding
-            return "plain", self.test("plain", thoroughly=True)
+            return "", ""
         finally:
             path.write_text(right)
 
@@ -357,8 +593,8 @@ def main() -> int:
     for mutant in chosen:
         mutant.apply((ROOT / KERNELS / mutant.file).read_text())
     workshop = Workshop(options.folder.resolve())
-    for build in sorted({mutant.builds[0] for mutant in chosen}):
-        finding = workshop.test(build)
+    for build, tests in sorted({(mutant.builds[0], mutant.tests) for mutant in chosen}):
+        finding = workshop.test(build, "-m", "variants", *tests)
         if finding:
             raise RuntimeError(f"without a mutant, the {build} build is red: {finding}")
     survivors = 0
