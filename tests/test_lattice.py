@@ -332,10 +332,11 @@ def test_gradient_near_the_exact_one(dims: int) -> None:
 
 
 def test_same_bits_with_any_threads(threads: Threads) -> None:
-    """Enough points for several threads, more of them than most machines have cores for."""
-    features, values = points(2, 3, 100, 90).float(), points(2, 40, 100, 90, seed=1).float()
+    """Enough points for several threads, and enough vertices for these to meet in the blur."""
+    features = points(1, 3, 180, 180, spread=8.0).float()
+    values = points(1, 40, 180, 180, seed=1).float()
     results = []
-    for count in (1, 2, 3, 8, 8):
+    for count in (1, 2, 3, 8, 8, 8, 8):
         with threads(count):
             lattice = PermutohedralLattice(features)
             filtered = [lattice.filter(values, transposed=way) for way in (False, True)]
