@@ -47,7 +47,7 @@ def load(file: Path) -> dict[str, Any]:
         ValueError: it is no such file.
         OSError: it cannot be read.
     """
-    expected = "expected a checkpoint of deformops train-seg"
+    expected = "expected a checkpoint of deformops train-seg or train-det"
     try:
         contents = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -1,0 +1,1 @@
+"""Training of detectors, and what they are used for afterwards."""
