@@ -297,6 +297,15 @@ def test_bad_arrays(
     assert re.search(says, capsys.readouterr().err)
 
 
+def test_probabilities_are_as_sure_as_they_say(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files["array"] = tmp_path / "array.npy"
+    np.save(files["array"], np.full((2, *SIZE), 0.5))
+    assert crf(files, "--unsure", "1", labels="array") == 1
+    assert re.search("--unsure is for labels", capsys.readouterr().err)
+
+
 def test_colors_of_pascal() -> None:
     colors = voc_colors()
     assert colors.shape == (256, 3)

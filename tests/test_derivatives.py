@@ -359,6 +359,14 @@ def test_vmap_over_every_subset(function: Function) -> None:
         torch.testing.assert_close(got, looped(function, tensors, dims), msg=str(batched))
 
 
+def test_vmap_over_nothing(function: Function) -> None:
+    """A batch of no items has results of the shapes of an item's."""
+    one = grad(loss(function))(*function.tensors)
+    none = [tensor.expand(0, *tensor.shape) for tensor in function.tensors]
+    assert vmap(function)(*none).shape == (0, *function(*function.tensors).shape)
+    assert vmap(grad(loss(function)))(*none).shape == (0, *one.shape)
+
+
 def test_vmap_of_gradients_over_every_subset(function: Function) -> None:
     """Per-sample gradients, whichever arguments differ between the samples."""
     everything = tuple(range(len(function.tensors)))

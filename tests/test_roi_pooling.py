@@ -719,6 +719,16 @@ def test_offset_gradient_of_boxes_without_numbers(device: Device) -> None:
     assert grad_input.isfinite().all()
 
 
+@pytest.mark.parametrize("function", [deformops.deform_roi_pool, deformops.deform_ps_roi_pool])
+def test_no_bins_are_said_of_bins(function: Callable[..., Tensor]) -> None:
+    """Not of parts, whose number is that of bins where none is given."""
+    image, boxes = torch.zeros(1, 4, 8, 8), torch.zeros(1, 5)
+    with pytest.raises(ValueError, match=r"output_size: expected .*\[0, 0\]"):
+        function(image, boxes, None, 0)
+    with pytest.raises(ValueError, match=r"part_size: expected .*\[0, 2\]"):
+        function(image, boxes, None, 2, part_size=(0, 2))
+
+
 # --- images that do not exist ---------------------------------------------------------------------
 
 

@@ -102,6 +102,11 @@ def _probabilities(
 ) -> tuple[Labels, Tensor]:
     """The labels that take part, and their probabilities [1, L, H, W]."""
     if scores is not None:
+        if arguments.unsure is not None:
+            raise PictureError(
+                f"{arguments.labels} has probabilities, which say themselves how sure they are: "
+                "--unsure is for labels"
+            )
         return np.arange(len(scores)), torch.from_numpy(scores).unsqueeze(0)
     names, kinds = np.unique(given.labels, return_inverse=True)
     sure = names != arguments.unsure

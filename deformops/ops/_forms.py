@@ -227,10 +227,24 @@ class RawOp:
         batched = [name for name in batched if dims[name] is not None]
         for name in batched:
             arguments[name] = arguments[name].movedim(dims[name], 0)
+        if info.batch_size == 0:
+            # Forms of no size have no shape to unfold: those of one batch of zeros do.
+            one = {name: arguments[name].new_zeros(1, *arguments[name].shape[1:]) for name in batched}
+            results, out_dims = self._vmap(1, {**arguments, **one}, batched, options)
+            if isinstance(results, Tensor):
+                return results[:0], out_dims
+            return tuple(
+                result if dim is None else result[:0]
+                for result, dim in zip(results, out_dims, strict=True)
+            ), out_dims
+        return self._vmap(info.batch_size, arguments, batched, options)
+
+    def _vmap(self, size: int, arguments: Any, batched: Sequence[str], options: Any) -> Any:
+        """The results of `size` forms, stacked, and the dimension that they are stacked in."""
         form, values, wanted = self.read(tuple(arguments.values()))
         if self.found is not None and self.wants_found(options):
             wanted.append(self.found)
-        form, values, unfold = form.fold(info.batch_size, values, batched, wanted)
+        form, values, unfold = form.fold(size, values, batched, wanted)
         partials = form.partials(values, wanted)
         slots = self.results if self.found is None else (*self.results, self.found)
         if len(slots) == 1:

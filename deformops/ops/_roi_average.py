@@ -22,7 +22,7 @@ from deformops.ops._boxes import Boxes, as_rows, check_images, check_rows, fold_
 from deformops.ops._checks import Checks
 from deformops.ops._forms import Form, Partials, Unfold, Values, register_derivatives, unfold
 from deformops.ops._layout import laid_out_like
-from deformops.ops._sampling import Pair, SampledForm, raise_order
+from deformops.ops._sampling import Pair, SampledForm, pair, raise_order
 from deformops.ops._switches import deterministic
 
 _OFFSET = "[K, 2 * classes, part_y, part_x]"
@@ -213,8 +213,12 @@ def register(library: torch.library.Library) -> None:
         register_autocast(library, name, widest, kept=["boxes"])
 
 
-def check_parts(checks: Checks, offset: Tensor | None, part_size: Pair) -> None:
-    """Offsets for as many parts as a public function was told."""
+def check_parts(
+    checks: Checks, offset: Tensor | None, output_size: Pair, part_size: int | Pair | None
+) -> None:
+    """Offsets for as many parts as a public function was told, by default one for each bin."""
+    checks.pair("output_size", output_size, 1)
+    part_size = output_size if part_size is None else pair("part_size", part_size)
     checks.pair("part_size", part_size, 1)
     if offset is not None:
         checks.tensor("offset", offset, _OFFSET)

@@ -71,6 +71,6 @@ def deform_ps_roi_pool(
     checks = Checks("deform_ps_roi_pool")
     size = pair("output_size", output_size)
     groups = size if group_size is None else pair("group_size", group_size)
-    check_parts(checks, offset, size if part_size is None else pair("part_size", part_size))
+    check_parts(checks, offset, size, part_size)
     bins = Bins(size, spatial_scale, "dcn", groups, samples_per_bin, offset_scale)
     return average(checks, input, boxes, offset, bins)

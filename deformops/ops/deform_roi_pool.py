@@ -100,7 +100,7 @@ def deform_roi_pool(
     checks = Checks("deform_roi_pool")
     checks.choice("semantics", semantics, tuple(_RAW))
     size = pair("output_size", output_size)
-    check_parts(checks, offset, size if part_size is None else pair("part_size", part_size))
+    check_parts(checks, offset, size, part_size)
     bins = Bins(
         size,
         spatial_scale,
