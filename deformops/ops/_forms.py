@@ -229,7 +229,9 @@ class RawOp:
             arguments[name] = arguments[name].movedim(dims[name], 0)
         if info.batch_size == 0:
             # Forms of no size have no shape to unfold: those of one batch of zeros do.
-            one = {name: arguments[name].new_zeros(1, *arguments[name].shape[1:]) for name in batched}
+            one = {
+                name: arguments[name].new_zeros(1, *arguments[name].shape[1:]) for name in batched
+            }
             results, out_dims = self._vmap(1, {**arguments, **one}, batched, options)
             if isinstance(results, Tensor):
                 return results[:0], out_dims
