@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Labels = NDArray[np.int64]
 Colors = NDArray[np.uint8]
@@ -112,6 +112,20 @@ def read_photo(file: Path) -> Colors:
     """
     try:
         return np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    except UNREADABLE as error:
+        raise PictureError(f"{file} cannot be read as a photo: {error}") from error
+
+
+def photo_size(file: Path) -> tuple[int, int]:
+    """Height and width of a photo, upright, of which only the beginning is read.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size if turned else (image.height, image.width)
     except UNREADABLE as error:
         raise PictureError(f"{file} cannot be read as a photo: {error}") from error
 

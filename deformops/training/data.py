@@ -124,7 +124,7 @@ class LabelledPhotos:
             PictureError: a file cannot be read, the sizes differ, or a label is no class.
         """
         photo_file, labels_file = self.pairs[number]
-        photo = torch.from_numpy(read_photo(photo_file).copy()).permute(2, 0, 1).contiguous()
+        photo = read_tensor(photo_file)
         labels = read_labels(labels_file)
         if photo.shape[1:] != labels.shape:
             raise PictureError(
@@ -149,6 +149,15 @@ def _by_stem(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
                 raise ValueError(f"{file} and {found[file.stem].name} have one name: which is it?")
             found[file.stem] = file
     return found
+
+
+def read_tensor(file: Path) -> Tensor:
+    """A photo [3, H, W], upright, uint8.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    return torch.from_numpy(read_photo(file).copy()).permute(2, 0, 1).contiguous()
 
 
 def read_labels(file: Path) -> Tensor:
