@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,13 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(total)
         return total.cpu()
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each process has, by rank; each gets it. Tensors must be on the CPU."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def share(self, net: nn.Module) -> nn.Module:
         """The network as all processes train it: gradients are means over them.
