@@ -26,7 +26,7 @@ device_tests = $(python) -m pytest --device simulated --every-kernel
 # One make at a time changes the environment.
 exclusive = flock $(stamps)/lock
 
-.PHONY: help build native simulated demo test test-simulated bench lint format wheel clean
+.PHONY: help build native simulated demo test test-simulated bench docs lint format wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -64,6 +64,10 @@ test-simulated: simulated  ## run the CUDA kernels on the simulated device: valu
 bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_ARGS="--quick" for a part)
 	$(call say,running the benchmarks)
 	@for suite in $(SUITES); do $(python) -m benchmarks $$suite $(BENCH_ARGS); done
+
+docs: build $(stamps)/docs  ## build the manual into build/docs
+	$(call say,building the manual)
+	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs --quiet build --strict
 
 lint: $(stamps)/dev $(stamps)/test  ## ruff, mypy, clang-format: the checks of .pre-commit-config.yaml
 	$(call say,checking style and types)
@@ -112,7 +116,7 @@ with open("pyproject.toml", "rb") as file:
 endef
 export print_extra
 
-$(addprefix $(stamps)/,viz nets bench test dev): $(stamps)/%: pyproject.toml $(stamps)/environment
+$(addprefix $(stamps)/,viz nets bench test dev docs): $(stamps)/%: pyproject.toml $(stamps)/environment
 	$(call say,making sure of the packages of [$*] in $(VENV))
 	@$(exclusive) $(pip_install) --requirement <($(python) -c "$$print_extra" $*)
 	@touch $@

@@ -19,6 +19,16 @@ COMMANDS = {
     "demo": ("deformops.demo", "show on a photo what the ops do"),
 }
 
+EPILOG = """\
+`deformops COMMAND --help` has the options of a command and examples. Commands end with status 0, or
+1 after a message that says what was wrong, 2 for words that they do not know, 130 after Ctrl-C.
+
+where to begin:
+  deformops info     what was built, and what it finds on this machine
+  deformops demo     what the ops do to a photo, in a few pictures
+  deformops check    whether they are right on this machine
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -33,10 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="deformops",
         description="Deformable layers, RoI pooling, NMS, dense CRFs, and networks of them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        command = parsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        command = parsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         # Only the command that is asked for is imported: torch alone takes a second.
         if name in words[:1]:
             implementation = importlib.import_module(module)

@@ -16,10 +16,24 @@ from deformops.testing import CHECKS, Report, Result, check_op
 
 DEVICES = ("cpu", "cuda", "simulated")
 _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "-"}
+EPILOG = """\
+Prints a table, a row for each op, a column for each check: ok, FAILED, or - where a check does not
+apply; what failed follows in words. The status is 1 if anything failed. What each check compares
+with what is said by deformops.testing.check_op, which does the work and checks ops of yours, too.
+
+examples:
+  deformops check
+  what one op does under torch.compile and torch.export:
+    deformops check --op deform_conv2d --check compile --check export --verbose
+  the CUDA kernels, on a GPU or without one:
+    deformops check --device cuda
+    deformops check --device simulated --op nms
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command to a parser."""
+    parser.epilog = EPILOG
     names = [case.op.split()[0] for case in cases("deformops", "meta")]
     parser.add_argument(
         "--device",

@@ -15,9 +15,23 @@ PARTS = {
     "both": "both terms",
 }
 
+EPILOG = """\
+Labels that are about right, blocks or a network's, move to the edges of the photo: mean field in a
+dense CRF, deformops.dense_crf, whose two terms the options describe. Of a picture, the labels that
+occur in it take part.
+
+examples:
+  deformops crf photo.jpg labels.png -o refined.png --overlay overlay.png
+  probabilities of a network, and other bandwidths:
+    deformops crf photo.jpg scores.npy -o refined.png --gaussian 3 3 --bilateral 60 10 10
+  what each term does, against the truth:
+    deformops crf photo.jpg labels.png -o refined.png --truth truth.png --ablation
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command to a parser."""
+    parser.epilog = EPILOG
     parser.add_argument("photo", type=Path, metavar="PHOTO", help="any picture that Pillow reads")
     parser.add_argument(
         "labels",

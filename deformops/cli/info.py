@@ -12,9 +12,22 @@ import torch
 
 import deformops
 
+EPILOG = """\
+Each line says what is there, or what is missing and why: the version, the torch that the library
+was built for and the one that is installed, the instruction set that the CPU kernels use here, the
+architectures that CUDA kernels were compiled for, the devices that torch finds, and every raw op.
+A report of a mistake should have this output.
+
+examples:
+  deformops info
+  one fact, for a script:
+    deformops info --json | python -c "import json, sys; print(json.load(sys.stdin)['torch'])"
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command to a parser."""
+    parser.epilog = EPILOG
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object instead of a table"
     )

@@ -22,7 +22,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("photo", type=Path, metavar="PHOTO", help="any picture that Pillow reads")
     parser.add_argument(

@@ -50,8 +50,9 @@ class LinearChainCRF(nn.Module):
 
     Example:
         >>> crf = LinearChainCRF(num_labels=3)
-        >>> loss = crf(network(words), labels, mask)        # the mean of -log p
-        >>> best, score = crf.viterbi(network(words), mask)
+        >>> scores, labels = torch.zeros(2, 5, 3), torch.ones(2, 5, dtype=torch.int64)
+        >>> loss = crf(scores, labels)  # the mean of -log p
+        >>> best, score = crf.viterbi(scores)
     """
 
     def __init__(

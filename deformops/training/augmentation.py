@@ -80,7 +80,7 @@ class Augmentation:
         crop: height and width of a random crop; what is missing is filled. None: all of the photo.
         mirror: every second one is mirrored.
         lighting: the standard deviation of how much of each colour component is added.
-        components: of the colours, [3][3], see `color_components`; () where lighting is 0.
+        components: of the colours, 3 of 3 numbers, see `color_components`; () where lighting is 0.
         fill: the colour around photos that are smaller than the crop.
         ignore: the label there.
 

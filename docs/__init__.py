@@ -1,0 +1,1 @@
+"""The manual: pages, and in `tools` what makes a site of them."""

@@ -1,0 +1,1 @@
+"""The op of the page on adding an op."""
