@@ -46,7 +46,7 @@ def test_description() -> None:
     assert (net.settings.min_size, net.settings.hard_rois) == (4.0, RFCN_SETTINGS.hard_rois)
     with pytest.raises(ValueError, match="describes no DetectionNetwork"):
         DetectionNetwork.of({**network.state(), "ignore": 255})
-    with pytest.raises(ValueError, match="settings: expected some of anchors, .* got 'anchor'"):
+    with pytest.raises(ValueError, match=r"settings: expected some of anchors, .* got 'anchor'"):
         DetectionNetwork("rfcn-zf", ("cell",), settings={"anchor": 1}).build()
     with pytest.raises(ValueError, match="size: expected the shorter side"):
         DetectionNetwork("rfcn-zf", ("cell",), size=(600, 500))
