@@ -20,7 +20,7 @@ pytest.importorskip("PIL", reason="extra [nets] is not installed")
 from PIL import Image
 
 from deformops.__main__ import main
-from deformops.cli import training
+from deformops.cli import session
 from deformops.nets.segmentation import build_segmenter
 from deformops.training import Trainer
 from deformops.training.checkpoint import load, save
@@ -117,7 +117,7 @@ def test_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_second_ctrl_c_ends_at_once() -> None:
-    with training._Stop() as stop:
+    with session.Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):

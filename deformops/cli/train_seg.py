@@ -6,6 +6,13 @@ import argparse
 from pathlib import Path
 
 from deformops.cli.command import Command
+from deformops.cli.training_options import (
+    add_files,
+    add_learning,
+    add_network,
+    add_running,
+    check_running,
+)
 
 EPILOG = """\
 DATA is a folder with images/ and labels/, whose files match by their names up to the ending, or
@@ -46,44 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from deformops.nets.segmentation import networks
 
     parser.epilog = EPILOG
-    parser.add_argument("data", type=Path, metavar="DATA", help="the photos and their labels")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write"
-    )
-
-    net = parser.add_argument_group("network")
-    net.add_argument(
-        "--net",
-        required=True,
-        choices=sorted(networks()),
-        metavar="NAME",
-        help=f"one of {', '.join(networks())}",
-    )
-    net.add_argument("--width", type=float, metavar="FRACTION", help="of the channels")
-    net.add_argument("--norm", choices=("frozen", "batch"), help="batch normalisation (ResNets)")
-    net.add_argument(
-        "--style", choices=("caffe", "torchvision"), help="whose geometry and weights (ResNets)"
-    )
+    add_files(parser, "the photos and their labels")
+    net = add_network(parser, networks(), "deeplab-deform-...")
     net.add_argument("--output-stride", type=int, metavar="PIXELS", help="8, 16 or 32 (ResNets)")
-    net.add_argument(
-        "--deformable-layers",
-        type=int,
-        metavar="N",
-        help="how many of the last 3x3s: 0, 1, 2, 3 or 6 (deeplab-deform-...)",
-    )
     net.add_argument("--pad", type=int, metavar="PIXELS", help="of the first layer (FCN)")
-    net.add_argument(
-        "--preprocessing",
-        choices=("caffe", "torchvision"),
-        help="BGR less its mean, or RGB less its mean and divided by its deviation, which suits "
-        "training from scratch (default: the network's own)",
-    )
-    net.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="to begin with: of torchvision (.pth), of Caffe (.caffemodel), .npz, or a checkpoint",
-    )
 
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -139,22 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 0)",
     )
 
-    learning = parser.add_argument_group("learning")
-    learning.add_argument(
-        "--iterations", type=int, default=20000, metavar="N", help="steps (default: 20000)"
-    )
-    learning.add_argument(
-        "--batch", type=int, default=10, metavar="N", help="photos in each step (default: 10)"
-    )
-    learning.add_argument(
-        "--parts",
-        type=int,
-        metavar="N",
-        help="a batch goes through in so many parts, which saves memory (default: one for each "
-        "process)",
-    )
-    learning.add_argument(
-        "--lr", type=float, default=1e-3, metavar="RATE", help="learning rate (default: 1e-3)"
+    learning = add_learning(
+        parser,
+        iterations=20000,
+        batch=10,
+        decays="of weights, not of biases, whose rate is doubled",
     )
     learning.add_argument(
         "--power",
@@ -162,14 +124,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.9,
         metavar="P",
         help="the rate falls as (1 - step / steps)^P (default: 0.9; 0: constant)",
-    )
-    learning.add_argument("--momentum", type=float, default=0.9, metavar="M", help="default: 0.9")
-    learning.add_argument(
-        "--weight-decay",
-        type=float,
-        default=5e-4,
-        metavar="D",
-        help="of weights, not of biases, whose rate is doubled (default: 5e-4)",
     )
     learning.add_argument(
         "--head-factor",
@@ -184,42 +138,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="mean",
         help="over the labelled pixels of a batch (default: mean, DeepLab's; sum is FCN's)",
     )
-    learning.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-
-    running = parser.add_argument_group("running")
-    running.add_argument(
-        "--resume", action="store_true", help="go on where the output was left, if it is there"
-    )
-    running.add_argument(
-        "--save-every", type=int, default=500, metavar="N", help="steps (default: 500)"
-    )
-    running.add_argument(
-        "--report-every", type=int, default=50, metavar="N", help="steps (default: 50)"
-    )
-    running.add_argument(
-        "--device", metavar="NAME", help="cpu or cuda (default: cuda if there is some)"
-    )
-    running.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="that read photos ahead (default: 0)"
-    )
+    add_running(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what can be wrong with the options, before anything is read."""
     if len(arguments.crop) > 2:
         raise ValueError(f"--crop: expected one or two numbers, got {arguments.crop}")
-    if not arguments.output.parent.is_dir():
-        raise ValueError(f"{arguments.output.parent} is no folder to write to")
-    for name in ("save_every", "report_every"):
-        if getattr(arguments, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option}: expected at least 1, got {getattr(arguments, name)}")
-    if arguments.workers < 0:
-        raise ValueError(f"--workers: expected 0 or more, got {arguments.workers}")
-    if arguments.output.exists() and not arguments.resume:
-        raise ValueError(
-            f"{arguments.output} is there already: --resume to go on with it, or another name"
-        )
+    check_running(arguments)
 
 
 run = Command("train-seg", check, "deformops.cli.training", "train")

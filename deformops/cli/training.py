@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
-from torch import nn
 
 from deformops.cli.evaluation import table
 from deformops.cli.progress import ProgressLine
-from deformops.nets.transplant import transplant
-from deformops.nets.weights import load_weights
+from deformops.cli.session import Session
+from deformops.cli.training_options import COMMON, chosen
 from deformops.training import (
     Augmentation,
     LabelledPhotos,
@@ -30,13 +22,10 @@ from deformops.training import (
     evaluate,
     find_split,
 )
-from deformops.training.checkpoint import load, save
 from deformops.training.network import Network
 
 # Photos that the principal components of colours are taken from.
 MOST_FOR_COLORS = 100
-# Options of networks, each handed on where it is given.
-OPTIONS = ("width", "norm", "style", "output_stride", "deformable_layers", "pad")
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -61,41 +50,21 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, processes: Processes) -> int:
-    def say(text: str) -> None:
-        if processes.first:
-            print(text, flush=True)
-
+    session = Session(arguments, processes)
     photos, network = _photos(arguments)
     recipe = _recipe(arguments, photos, processes)
-    say(f"{len(photos)} photos, {photos.classes} classes: {', '.join(network.class_names)}")
+    names = ", ".join(network.class_names)
+    session.say(f"{len(photos)} photos, {photos.classes} classes: {names}")
     torch.manual_seed(recipe.seed)
     net = network.build()
-    learned = sum(one.numel() for one in net.parameters() if one.requires_grad)
-    say(f"{network.name}: {learned:,} parameters to learn")
-
     going_on = arguments.resume and arguments.output.exists()
-    if arguments.weights is not None and not going_on:
-        say(f"{arguments.weights}: {_transplanted(net, arguments.weights)}")
+    session.prepare(network, net, going_on)
     trainer = Trainer(net, photos, recipe, processes=processes, workers=arguments.workers)
     if going_on:
-        state = load(arguments.output)
-        if Network.of(state["network"]) != network:
-            raise ValueError(
-                f"{arguments.output} has another network: {Network.of(state['network'])}; asked "
-                f"for is {network}"
-            )
-        trainer.resume(state)
-        say(f"{arguments.output}: going on from iteration {trainer.iteration}")
-
-    def write() -> None:
-        if processes.first:
-            save(arguments.output, {"network": network.state(), **trainer.state()})
-
-    if not _learn(trainer, arguments, say, write):
-        say(f"stopped after iteration {trainer.iteration}: --resume goes on from there")
+        session.resume(trainer, network, arguments.output)
+    if not session.learn(trainer, network, arguments.output):
         return 130
-    say(f"wrote {arguments.output}")
-    _score(arguments, trainer, network, say)
+    _score(arguments, trainer, network, session)
     return 0
 
 
@@ -113,11 +82,10 @@ def _photos(arguments: argparse.Namespace) -> tuple[LabelledPhotos, Network]:
     if photos.classes < 1:
         raise ValueError(f"{folder / 'labels'}: expected labels, got none but {photos.ignore}")
     names = names or [f"class {number}" for number in range(photos.classes)]
-    given = {name: getattr(arguments, name) for name in OPTIONS}
     return photos, Network(
         arguments.net,
         tuple(names),
-        {name: value for name, value in given.items() if value is not None},
+        chosen(arguments, (*COMMON, "output_stride", "pad")),
         arguments.preprocessing,
         arguments.ignore,
     )
@@ -147,6 +115,7 @@ def _recipe(arguments: argparse.Namespace, photos: LabelledPhotos, processes: Pr
         power=arguments.power,
         momentum=arguments.momentum,
         weight_decay=arguments.weight_decay,
+        clip=arguments.clip,
         head_factor=arguments.head_factor,
         loss=arguments.loss,
         seed=arguments.seed,
@@ -154,51 +123,11 @@ def _recipe(arguments: argparse.Namespace, photos: LabelledPhotos, processes: Pr
     )
 
 
-def _transplanted(net: nn.Module, file: Path) -> str:
-    try:
-        return str(transplant(net, load_weights(file)))
-    except RuntimeError as error:
-        raise ValueError(f"{file}: expected weights, got what torch refuses: {error}") from error
-
-
-def _learn(
-    trainer: Trainer,
-    arguments: argparse.Namespace,
-    say: Callable[[str], None],
-    write: Callable[[], None],
-) -> bool:
-    """Does the steps; returns whether all are done, and not interrupted."""
-    line = ProgressLine(quiet=not trainer.processes.first)
-    steps = trainer.recipe.iterations
-    start, first = time.perf_counter(), trainer.iteration
-    losses: list[float] = []
-    with _Stop() as stop:
-        while not trainer.done:
-            loss, stopped = trainer.step(stop.asked)
-            losses.append(loss)
-            done = trainer.iteration
-            pace = (time.perf_counter() - start) / (done - first)
-            left = _duration(pace * (steps - done))
-            line.show(f"step {done} of {steps}, loss {loss:.4f}, {left} left", done, steps)
-            if done % arguments.report_every == 0 or trainer.done:
-                line.clear()
-                mean = sum(losses) / len(losses)
-                say(f"step {done}: loss {mean:.4f}, {pace:.3f} s a step, {left} left")
-                losses.clear()
-            if stopped or trainer.done or done % arguments.save_every == 0:
-                write()
-            if stopped and not trainer.done:
-                line.clear()
-                return False
-    line.clear()
-    return True
-
-
 def _score(
     arguments: argparse.Namespace,
     trainer: Trainer,
     network: Network,
-    say: Callable[[str], None],
+    session: Session,
 ) -> None:
     """Scores the network on the other photos, if there are some."""
     folder = arguments.data / arguments.val
@@ -214,35 +143,5 @@ def _score(
         on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
     )
     line.clear()
-    say(f"{len(photos)} photos of {folder}")
-    say(table(network.class_names, {name: found[0] for name, found in counts.items()}))
-
-
-class _Stop:
-    """Ctrl-C and SIGTERM ask for an end after the step; a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-        if sys.stderr.isatty():
-            print("\nfinishing the step; once more to end at once", file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    session.say(f"{len(photos)} photos of {folder}")
+    session.say(table(network.class_names, {name: found[0] for name, found in counts.items()}))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deformops.pictures import LabelMap, PictureError, read_photo, size_of
-from deformops.training.augmentation import Augmentation
+
+Known_co = TypeVar("Known_co", covariant=True)
+Sample_co = TypeVar("Sample_co", covariant=True)
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 LABELS = (".png", ".bmp", ".tif", ".tiff", ".pgm")
@@ -175,7 +178,17 @@ def read_labels(file: Path) -> Tensor:
     return torch.from_numpy(picture.labels.astype(np.uint8))
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
+class Photos(Protocol[Known_co]):
+    """Photos, and what is known of each."""
+
+    def __len__(self) -> int:
+        """How many photos."""
+
+    def __getitem__(self, number: int, /) -> tuple[Tensor, Known_co]:
+        """A photo [3, H, W] uint8, and what is known of it."""
+
+
+class Samples(Dataset[Sample_co]):
     """The endless row of samples that a training sees: sample k depends on the seed and k alone.
 
     All photos come once in each round, in a new order. So a training can go on anywhere, and be
@@ -183,20 +196,25 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         photos: what is drawn from.
-        augmentation: what is done to each.
+        augmentation: what is done to each, with a generator to draw from.
         seed: of the order and of the augmentation.
     """
 
-    def __init__(self, photos: LabelledPhotos, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        photos: Photos[Any],
+        augmentation: Callable[[Tensor, Any, np.random.Generator], Sample_co],
+        seed: int,
+    ) -> None:
         self.photos = photos
         self.augmentation = augmentation
         self.seed = seed
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Sample `number`: a photo [3, h, w] and its labels [h, w], both uint8."""
+    def __getitem__(self, number: int) -> Sample_co:
+        """Sample `number`: what the augmentation makes of its photo."""
         turn, place = divmod(number, len(self.photos))
-        photo, labels = self.photos[_order(len(self.photos), self.seed, turn)[place]]
-        return self.augmentation(photo, labels, np.random.default_rng([self.seed, 1, number]))
+        photo, known = self.photos[_order(len(self.photos), self.seed, turn)[place]]
+        return self.augmentation(photo, known, np.random.default_rng([self.seed, 1, number]))
 
 
 @lru_cache(maxsize=2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from deformops.nets.detection import Detector
 from deformops.nets.segmenter import Segmenter
 
 
@@ -33,6 +36,85 @@ def poly(base: float, iteration: int, iterations: int, power: float = 0.9) -> fl
     return base * (1 - iteration / iterations) ** power
 
 
+def step_down(
+    base: float, iteration: int, iterations: int, drops: Sequence[float], factor: float = 0.1
+) -> float:
+    """The learning rate of a schedule that falls at a few places, and is constant between them.
+
+    Args:
+        base: the first.
+        iteration: how many are done.
+        iterations: how many there are.
+        drops: where it falls, as fractions of all: 0.75 in py-faster-rcnn.
+        factor: what it is multiplied by each time.
+
+    Returns:
+        The rate.
+
+    Source: Caffe's `step` and `multistep`, as in py-faster-rcnn.
+    """
+    return base * factor ** sum(iteration >= drop * iterations for drop in drops)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a kind of parameters learns, and how much of it decays.
+
+    Attributes:
+        factor: of the learning rate.
+        decay: the factor of L2.
+    """
+
+    factor: float
+    decay: float
+
+
+def grouped(
+    net: nn.Module,
+    lr: float,
+    kinds: Mapping[str, Rates],
+    places: Sequence[tuple[str, nn.Module, float]] = (),
+) -> list[dict[str, Any]]:
+    """The parameters of a network that need gradients, by what they are and where.
+
+    Args:
+        net: the network.
+        lr: the learning rate.
+        kinds: of "weights", "biases" and "scales" (of normalisation).
+        places: names of modules, which may share one, and factors of their rates; the rest of the
+            network is its "body", with the factor 1.
+
+    Returns:
+        Groups for `torch.optim.SGD`; "name" says which one it is, and "factor" by what a learning
+        rate has to be multiplied for it.
+
+    Raises:
+        ValueError: nothing can be learned.
+    """
+    place_of = {
+        id(parameter): (name, factor)
+        for name, module, factor in places
+        for parameter in module.parameters()
+    }
+    groups: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    for module in net.modules():
+        normalises = isinstance(module, nn.modules.batchnorm._NormBase)
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            kind = "biases" if name.endswith("bias") else "scales" if normalises else "weights"
+            place, factor = place_of.get(id(parameter), ("body", 1.0))
+            factor, decay = factor * kinds[kind].factor, kinds[kind].decay
+            rates = {"lr": lr * factor, "factor": factor, "weight_decay": decay}
+            group = {"params": [], "name": f"{place} {kind}", **rates}
+            groups.setdefault(f"{place} {kind}", group)["params"].append(parameter)
+    if not groups:
+        raise ValueError("net: expected parameters that need gradients, got none")
+    return list(groups.values())
+
+
 def parameter_groups(
     net: Segmenter, lr: float, weight_decay: float = 5e-4, head_factor: float = 10.0
 ) -> list[dict[str, Any]]:
@@ -49,32 +131,44 @@ def parameter_groups(
         head_factor: of the head's rates.
 
     Returns:
-        Groups for `torch.optim.SGD`; "name" says which one it is, and "factor" by what a learning
-        rate has to be multiplied for it.
+        Groups for `torch.optim.SGD`, as `grouped` returns them.
 
     Raises:
         ValueError: nothing can be learned.
 
     Source: `lr_mult` and `decay_mult` in the published train.prototxt of both.
     """
-    new = {id(parameter) for module in net.head() for parameter in module.parameters()}
-    groups: dict[str, list[nn.Parameter]] = {}
-    for module in net.modules():
-        scales = isinstance(module, nn.modules.batchnorm._NormBase)
-        for name, parameter in module.named_parameters(recurse=False):
-            kind = "biases" if name.endswith("bias") else "scales" if scales else "weights"
-            place = "head" if id(parameter) in new else "body"
-            if parameter.requires_grad:
-                members = groups.setdefault(f"{place} {kind}", [])
-                if not any(parameter is member for member in members):
-                    members.append(parameter)
-    if not groups:
-        raise ValueError("net: expected parameters that need gradients, got none")
-    result = []
-    for group, parameters in groups.items():
-        place, kind = group.split()
-        factor = (head_factor if place == "head" else 1.0) * (2.0 if kind == "biases" else 1.0)
-        decay = weight_decay if kind == "weights" else 0.0
-        rates = {"lr": lr * factor, "factor": factor, "weight_decay": decay}
-        result.append({"params": parameters, "name": group, **rates})
-    return result
+    kinds = {
+        "weights": Rates(1.0, weight_decay),
+        "biases": Rates(2.0, 0.0),
+        "scales": Rates(1.0, 0.0),
+    }
+    return grouped(net, lr, kinds, [("head", module, head_factor) for module in net.head()])
+
+
+def detector_groups(net: Detector, lr: float, weight_decay: float = 5e-4) -> list[dict[str, Any]]:
+    """The parameters of a detector as py-faster-rcnn and the deformable networks train them.
+
+    Weights decay, and so do biases, which learn twice as fast. The layers that `net.slow_layers()`
+    names learn slowlier. Scales of normalisation neither decay nor hurry. What needs no gradient is
+    left out.
+
+    Args:
+        net: the network.
+        lr: of the weights.
+        weight_decay: the factor of L2.
+
+    Returns:
+        Groups for `torch.optim.SGD`, as `grouped` returns them.
+
+    Raises:
+        ValueError: nothing can be learned.
+
+    Source: `lr_mult` in the published train.prototxt of py-faster-rcnn.
+    """
+    kinds = {
+        "weights": Rates(1.0, weight_decay),
+        "biases": Rates(2.0, weight_decay),
+        "scales": Rates(1.0, 0.0),
+    }
+    return grouped(net, lr, kinds, [("slow", module, by) for module, by in net.slow_layers()])

@@ -216,6 +216,10 @@ class Detector(nn.Module):
         """The names of the deformable convolutions, from the first to the last."""
         return [name for name, layer in self.named_modules() if isinstance(layer, DeformConv2dPack)]
 
+    def slow_layers(self) -> Iterator[tuple[nn.Module, float]]:
+        """Layers that learn slowlier than the others, and by which factor."""
+        yield from ()
+
     def published_names(self) -> dict[str, tuple[str, ...]]:
         """What files of weights call the layers: Caffe's names, and those of a classifier."""
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.published_names().items()}

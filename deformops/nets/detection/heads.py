@@ -147,6 +147,11 @@ class FullyConnectedHead(nn.Module):
         fc7 = self.drop(self.relu(self.fc7(fc6)))
         return self.cls_score(fc7), self.bbox_pred(fc7).unflatten(1, (-1, 4))
 
+    def output_layers(self) -> Iterator[nn.Module]:
+        """The last layers, which say what a box shows and where it is."""
+        yield self.cls_score
+        yield self.bbox_pred
+
     def slow_layers(self) -> Iterator[tuple[nn.Module, float]]:
         """Layers that learn slowlier, and by which factor."""
         if isinstance(self.pool, DeformRoIPoolPack):
@@ -218,6 +223,11 @@ class RFCNHead(nn.Module):
             result: Tensor = self.pool(maps(hidden), boxes)
             return result
         return self.pool(maps(hidden), boxes, self.pool(offsets(hidden), boxes))
+
+    def output_layers(self) -> Iterator[nn.Module]:
+        """The last layers, which say what a box shows and where it is."""
+        yield self.rfcn_cls
+        yield self.rfcn_bbox
 
     def slow_layers(self) -> Iterator[tuple[nn.Module, float]]:
         """Layers that learn slowlier, and by which factor: none."""

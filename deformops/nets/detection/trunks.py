@@ -57,6 +57,10 @@ class Trunk(nn.Module):
         """[N, channels, h, w] to [N, deeper_channels, h, w]."""
         return shared
 
+    def deeper_layers(self) -> Iterator[nn.Module]:
+        """The layers of `deeper`, which proposals do not come from."""
+        yield from ()
+
     def first_layers(self) -> Iterator[nn.Module]:
         """The layers that published training leaves as they were trained before."""
         yield from ()
@@ -133,9 +137,14 @@ class StagedTrunk(Trunk):
 
     def deeper(self, shared: Tensor) -> Tensor:
         """res4 to res5, [N, deeper_channels, h, w]."""
-        *_, last = self.backbone.stages()
+        (last,) = self.deeper_layers()
         res5: Tensor = last(shared)
         return res5
+
+    def deeper_layers(self) -> Iterator[nn.Module]:
+        """res5."""
+        *_, last = self.backbone.stages()
+        yield last
 
     def first_layers(self) -> Iterator[nn.Module]:
         """conv1 and res2."""
