@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3))
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST_ARGS ?= -n $(JOBS) --dist worksteal
-SUITES ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/suites/*.py))))
+SUITES ?=
 BENCH_ARGS ?=
 SCHEDULES ?= 3
 DEMO_ARGS ?= --output demo-output
@@ -63,7 +63,7 @@ test-simulated: simulated  ## run the CUDA kernels on the simulated device: valu
 
 bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_ARGS="--quick" for a part)
 	$(call say,running the benchmarks)
-	@for suite in $(SUITES); do $(python) -m benchmarks $$suite $(BENCH_ARGS); done
+	@$(python) -m benchmarks $(SUITES) $(BENCH_ARGS)
 
 docs: build $(stamps)/docs  ## build the manual into build/docs
 	$(call say,building the manual)

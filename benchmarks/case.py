@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import torch
+
+from .place import Place
+
 OURS = "ours"
 FLOOR = "floor"
 SAMENESS = 1e-4
@@ -22,16 +26,18 @@ class Competitor:
     ``steps`` run in order and are timed one by one: ``{"forward": f}``, or
     ``{"forward": f, "backward": g}`` where ``g`` uses what ``f`` left behind.
     ``results`` runs the steps once more and returns what they compute, to be compared by name.
+    ``split`` runs them once more and returns the seconds of each kind of op in them.
     """
 
     steps: Mapping[str, Callable[[], Any]]
     results: Callable[[], Mapping[str, Any]]
+    split: Callable[[], Mapping[str, float]] | None = None
 
 
 class Factory(Protocol):
-    """Makes a competitor for a number of threads; raises `MissingPeerError` where it cannot."""
+    """Makes a competitor for a place; raises `MissingPeerError` where it cannot."""
 
-    def __call__(self, threads: int, /) -> Competitor: ...
+    def __call__(self, place: Place, /) -> Competitor: ...
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,12 @@ class Work:
 
     amount: float
     unit: Literal["flops", "bytes"]
+    dtype: torch.dtype = torch.float32  # of what is multiplied: GPUs have a peak for each
 
     @classmethod
-    def flops(cls, count: float) -> Work:
+    def flops(cls, count: float, dtype: torch.dtype = torch.float32) -> Work:
         """Multiplications and additions."""
-        return cls(count, "flops")
+        return cls(count, "flops", dtype)
 
     @classmethod
     def bytes(cls, count: float) -> Work:
@@ -105,6 +112,7 @@ class Case:
     entries: Mapping[str, Entry]
     targets: tuple[Target, ...] = ()
     quick: bool = False  # belongs to the short selection of --quick
+    call_seconds: float = 0.05  # about, of the slower competitors: for the plan of a run
 
     def with_peers(self, names: Sequence[str]) -> Case:
         """Returns the case with ours and, of the others, only those called ``names``."""

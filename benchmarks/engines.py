@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .case import Competitor, MissingPeerError
+from .place import Place
 
 ONNX_OPSET = 22
 ONNX_IR_VERSION = 10
@@ -35,6 +36,13 @@ def _itself_and_above(package: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
+def threads_of(place: Place, package: str) -> int:
+    """Returns the threads of a place on the CPU, the only one where an engine is measured."""
+    if place.on_gpu:
+        raise MissingPeerError(f"{package} is measured on the CPU only")
+    return place.threads
+
+
 def copied(output: Tensor) -> Tensor:
     """Returns the output of an engine, which will write the next one to the same place."""
     return output.clone()
@@ -43,7 +51,7 @@ def copied(output: Tensor) -> Tensor:
 def openvino(
     build: Callable[[Any, Mapping[str, Any]], Any],
     inputs: Mapping[str, Tensor],
-    threads: int,
+    place: Place,
     *,
     read: Callable[..., Tensor] = copied,
 ) -> Competitor:
@@ -52,9 +60,10 @@ def openvino(
     Args:
         build: makes the node from the opset and the parameter nodes by name.
         inputs: contiguous float32 tensors by name; they are read in place.
-        threads: of the one stream that runs.
+        place: whose threads the one stream gets.
         read: makes the result to compare from the outputs of the node.
     """
+    threads = threads_of(place, "openvino")
     ov = require("openvino")
     import numpy as np
 
@@ -99,7 +108,7 @@ def onnxruntime(
     inputs: Mapping[str, Tensor],
     constants: Mapping[str, Tensor],
     output_shape: tuple[int, ...] | None,
-    threads: int,
+    place: Place,
     *,
     read: Callable[[Tensor], Tensor] = copied,
     opset: int = ONNX_OPSET,
@@ -111,10 +120,11 @@ def onnxruntime(
         inputs: contiguous float32 tensors by the names that ``node`` uses; they are read in place.
         constants: likewise, stored in the model.
         output_shape: of the output, in float32; None: of indices, allocated in every call.
-        threads: of the session.
+        place: whose threads the session gets.
         read: makes the result to compare from the output.
         opset: which the node belongs to.
     """
+    threads = threads_of(place, "onnxruntime")
     onnx, ort = require("onnx"), require("onnxruntime")
     import numpy as np
 
@@ -165,13 +175,14 @@ def onnxruntime(
     return Competitor(steps={"forward": forward}, results=results)
 
 
-def opencv(call: Callable[[Any], Tensor], threads: int) -> Competitor:
+def opencv(call: Callable[[Any], Tensor], place: Place) -> Competitor:
     """Calls OpenCV.
 
     Args:
         call: gets the module and returns the result to compare.
-        threads: that it may use.
+        place: whose threads it may use.
     """
+    threads = threads_of(place, "opencv")
     cv2 = require("cv2")
 
     def forward() -> Tensor:

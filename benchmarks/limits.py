@@ -19,10 +19,12 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from .case import Work
+from .place import Place
 
 SOURCE = Path(__file__).with_name("limits.c")
 BURST_SECONDS = 0.002
@@ -33,6 +35,18 @@ LARGEST_COPY = 64 << 20
 
 class NoCompilerError(RuntimeError):
     """There is nothing that could build ``limits.c``."""
+
+
+class Meter(Protocol):
+    """What measures a floor, here or on a GPU."""
+
+    instructions: str
+
+    def seconds(self, works: Iterable[Work], place: Place) -> dict[Work, float]:
+        """Returns how long each of ``works`` takes at ``place``, measured now."""
+
+    def rates(self, place: Place) -> str:
+        """Returns what the floor follows from, in words."""
 
 
 class Limits:
@@ -53,8 +67,9 @@ class Limits:
         self._buffers = torch.zeros(0, dtype=torch.uint8)
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
-    def seconds(self, works: Iterable[Work], threads: int) -> dict[Work, float]:
-        """Returns how long each of ``works`` takes on ``threads`` threads, measured now."""
+    def seconds(self, works: Iterable[Work], place: Place) -> dict[Work, float]:
+        """Returns how long each of ``works`` takes at ``place``, measured now."""
+        threads = place.threads
         flops: float | None = None
         seconds = {}
         for work in set(works):
@@ -82,6 +97,13 @@ class Limits:
             return float(self._library.copy_rate(source + part, source, part, rounds))
 
         return self._best(threads, copy)
+
+    def rates(self, place: Place) -> str:
+        """Returns both rates, in words."""
+        return (
+            f"{self.flops_per_second(place.threads) / 1e9:.0f} GFLOP/s, "
+            f"{self.bytes_per_second(place.threads, 2 * LARGEST_COPY) / 1e9:.1f} GB/s on {place}"
+        )
 
     def _best(self, threads: int, rate: Callable[[int], float]) -> float:
         """Returns the best burst's sum of the rates of the threads."""

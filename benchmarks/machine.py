@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from .place import Place
+
 PACKAGES = {
     "deformops": "deformops-vision",
     "torch": "torch",
@@ -49,10 +51,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe() -> dict[str, object]:
+def describe(place: Place) -> dict[str, object]:
     """Returns everything about this machine that a reader of the JSON file needs."""
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if place.on_gpu else {}
     return {
         "cpu": cpu_name(),
+        **gpu,
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

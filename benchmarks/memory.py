@@ -5,6 +5,8 @@ the libraries, so that no order of measurements and nobody's leftovers matter. T
 woken up on tiny cases, free heap is given back to the system, the kernel's high-water mark of
 resident memory is reset, and the competitor makes its *first* call at the real size. The growth of
 the mark is the output plus the workspace, including arenas that an engine allocates once and keeps.
+
+On a GPU it is what torch's allocator gives out at most during a call.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import multiprocessing
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from .place import Place
 
 PEERS = ("torchvision", "openvino", "onnxruntime", "cv2")
 PRELOAD = ("torch", *PEERS, "deformops", "benchmarks.suites")
@@ -46,30 +50,50 @@ class HighWater:
         return max(0, _status("VmHWM") - self._start)
 
 
-def _probe(suite: str, case: str, competitor: str, threads: int, answer: Connection) -> None:
+def growth(suite: str, case: str, competitor: str, place: Place) -> int | None:
+    """Returns the bytes that one call of a competitor adds, or None when its process failed."""
+    measure = _on_gpu if place.on_gpu else _on_cpu
+    return measure(suite, case, competitor, place)
+
+
+def _on_gpu(suite: str, case: str, competitor: str, place: Place) -> int:
+    """What torch's allocator gives out, which is exact and sees what our ops take."""
+    import torch
+
+    from . import suites
+    from .rotation import run_once
+
+    ready = suites.load(suite).case(case).entries[competitor].factory(place)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run_once(ready, place)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _probe(suite: str, case: str, competitor: str, place: Place, answer: Connection) -> None:
     import torch
 
     from . import suites
     from .case import OURS
     from .rotation import run_once
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(place.threads)
     chosen = suites.load(suite)
     for tiny in chosen.warm_up:
         entry = tiny.entries.get(competitor) or tiny.entries[OURS]
-        run_once(entry.factory(threads))
-    ready = chosen.case(case).entries[competitor].factory(threads)
+        run_once(entry.factory(place))
+    ready = chosen.case(case).entries[competitor].factory(place)
     mark = HighWater()
     run_once(ready)
     answer.send(mark.growth())
 
 
-def growth(suite: str, case: str, competitor: str, threads: int) -> int | None:
-    """Returns the bytes that one call of a competitor adds, or None when its process failed."""
+def _on_cpu(suite: str, case: str, competitor: str, place: Place) -> int | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_probe, args=(suite, case, competitor, threads, send))
+    process = context.Process(target=_probe, args=(suite, case, competitor, place, send))
     process.start()
     send.close()
     try:

@@ -1,56 +1,146 @@
-"""Results as a picture: how much of the machine's arithmetic everybody turns into results."""
+"""Results as pictures: everybody's time over ours, and what takes the time of a network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from .case import OURS
+from .case import FLOOR, OURS
 from .engines import require
-from .machine import cpu_name
-from .result import CaseResult, Line
-from .table import DISTURBED, thread_count, three_digits, times
+from .result import Line
+from .run import Run, SuiteResult
+from .table import DISTURBED, three_digits
 
-LIMITS = {"flops": "multiply-add peak", "bytes": "speed of a copy"}
-PAPER, INK, QUIET, RULE = "#ffffff", "#20242a", "#7b828c", "#e3e5e8"
-OUR_COLORS = ("#0b6e8a", "#6fb0c2", "#a9d0da")
-PEER_COLORS = ("#dfa55c", "#8fa9b8", "#bccad2", "#b79fc4", "#9cb58f")
-BAR, GAP, HEADING = 1.0, 0.35, 1.5  # heights, in bars
-INCHES_PER_BAR = 0.19
-WIDTH, MARGIN_TOP, MARGIN_BOTTOM = 12.0, 1.15, 0.85  # inches
+PAPER, INK, QUIET, RULE, SLOWER = "#ffffff", "#20242a", "#7b828c", "#e3e5e8", "#fbf1ec"
+OUR_COLOR = "#0b6e8a"
+# Whoever is in several suites looks the same in all of them.
+COLORS = {
+    "torchvision": "#e07b39",
+    "torch NCHW": "#e07b39",
+    "openvino": "#6a51a3",
+    "onnxruntime": "#c2488d",
+    "opencv": "#7a9a3b",
+    "pydensecrf": "#7a9a3b",
+}
+OTHERS = ("#c9a227", "#8c6d5a", "#4a7fb5", "#999999")
+KINDS = ("#0b6e8a", "#e07b39", "#7a9a3b", "#c2488d", "#6a51a3", "#c9a227", "#4a7fb5", "#8c6d5a")
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300, 1000)
+BACKDROP = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+FLOOR_STYLE = {"marker": "|", "mec": INK, "mfc": INK, "ms": 9, "mew": 2}
+# Inches: of a line; above the lines of a suite; of a picture, its left, upper and lower margins.
+ROW, HEAD = 0.21, 0.75
+WIDTH, LEFT, TOP, BOTTOM = 12.0, 3.9, 0.15, 0.8
+
+DPI = 110
+
+Style = dict[str, Any]
 
 
-def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
-    """Draws one bar per case, part, number of threads and competitor.
+def draw(run: Run, file: Path, only: SuiteResult | None = None) -> None:
+    """Draws, for each line of a run, the time of everybody over ours, on a logarithmic axis.
 
-    A bar is the share of the machine's limit that a competitor reaches: the floor's time over its
-    own. Competitors that compute something else are drawn as ticks. Lines without a floor are left
-    out.
+    Right of 1 ours is faster. The floor is a tick; our own variants are squares, and who computes
+    something else is hollow.
 
     Args:
-        title: of the suite.
-        results: of the cases.
+        run: with at least one line.
         file: to write; its ending names the format.
+        only: the one suite to draw.
 
     Raises:
         MissingPeerError: matplotlib is not installed.
-        ValueError: no line has a floor.
     """
-    lines = [
-        line for result in results for line in result.lines if math.isfinite(line.floor_seconds)
-    ]
-    if not lines:
-        raise ValueError("nothing to draw: no line has a floor (was there a C compiler?)")
+    figure_of, settings = _matplotlib()
+    drawn = [suite for suite in ([only] if only else run.suites) if suite.lines]
+    with settings:
+        height = TOP + BOTTOM + sum(HEAD + ROW * len(_names(suite.lines)) for suite in drawn)
+        figure = figure_of(figsize=(WIDTH, height), facecolor=PAPER)
+        top = TOP
+        for suite in drawn:
+            rows, styles = _names(suite.lines), _styles(suite.lines)
+            title = suite.title[0].upper() + suite.title[1:]
+            figure.text(0.2 / WIDTH, 1 - (top + 0.18) / height, title, fontsize=12, weight="bold")
+            legend = {"floor": FLOOR_STYLE, **styles}
+            if all(math.isnan(line.floor_seconds) for line in suite.lines):
+                legend = styles
+            _legend(figure, legend, 1 - (top + 0.42) / height)
+            top += HEAD
+            for row, name in enumerate(rows):
+                y = 1 - (top + ROW * (row + 0.5)) / height
+                figure.text((LEFT - 0.1) / WIDTH, y, name, ha="right", va="center")
+            for column, place in enumerate(run.places):
+                lines = [line for line in suite.lines if line.place == place]
+                width = (WIDTH - LEFT - 0.1) / len(run.places)
+                axes = figure.add_axes((
+                    (LEFT + column * width) / WIDTH,
+                    1 - (top + ROW * len(rows)) / height,
+                    (width - 0.15) / WIDTH,
+                    ROW * len(rows) / height,
+                ))  # fmt: skip
+                _panel(axes, lines, rows, _limits(suite.lines), styles)
+                axes.set_title(str(place), loc="left", fontsize=9, weight="bold", pad=4)
+            top += ROW * len(rows)
+        figure.text(0.2 / WIDTH, 0.28 / height, _footer(run), color=QUIET, va="center")
+        figure.savefig(file, dpi=DPI)
+
+
+def draw_split(suite: SuiteResult, file: Path) -> None:
+    """Draws what takes the time of each network, as bars of its kinds of layers, at each place.
+
+    Raises:
+        MissingPeerError: matplotlib is not installed.
+        ValueError: no line of the suite is split.
+    """
+    bars = [(line, name) for line in suite.lines for name in line.split]
+    if not bars:
+        raise ValueError(f"{suite.name}: the time of no line is split")
+    totals: dict[str, float] = {}
+    for line, name in bars:
+        for kind, seconds in line.split[name].items():
+            totals[kind] = totals.get(kind, 0.0) + seconds
+    kinds = sorted(totals, key=lambda kind: -totals[kind])
+    colors = dict(zip(kinds, cycle(KINDS), strict=False))
+    figure_of, settings = _matplotlib()
+    with settings:
+        height = 1.15 + 0.24 * len(bars)
+        figure = figure_of(figsize=(WIDTH, height), facecolor=PAPER)
+        axes = figure.add_axes((0.44, 0.35 / height, 0.5, 1 - 1.1 / height))
+        longest = max(sum(line.split[name].values()) for line, name in bars)
+        for row, (line, name) in enumerate(bars):
+            left = 0.0
+            for kind in kinds:
+                seconds = line.split[name].get(kind, 0.0)
+                axes.barh(row, seconds, left=left, height=0.74, color=colors[kind])
+                left += seconds
+            text = f"{three_digits(left * 1e3)} ms"
+            axes.text(left + 0.008 * longest, row, text, va="center", fontsize=8)
+        labels = [f"{line.case}, {line.place}: {name}" for line, name in bars]
+        axes.set_yticks(range(len(bars)), labels, fontsize=8)
+        axes.set_xlim(0, longest * 1.12)
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.tick_params(length=0)
+        axes.set_xticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        title = "What takes the time of a network (one call, by kind of layer)"
+        figure.text(0.2 / WIDTH, 1 - 0.3 / height, title, fontsize=12, weight="bold")
+        squares = {
+            kind: {"marker": "s", "mec": color, "mfc": color, "ms": 7}
+            for kind, color in colors.items()
+        }
+        _legend(figure, squares, 1 - 0.58 / height)
+        figure.savefig(file, dpi=DPI)
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    """Returns matplotlib's figure and a context with our settings."""
     require("matplotlib")
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    threads = sorted({line.threads for line in lines})
-    groups = list(dict.fromkeys((line.case, line.part) for line in lines))
-    colors = _colors(lines)
     settings: Any = {
         "font.family": "sans-serif",
         "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -58,142 +148,104 @@ def draw(title: str, results: Sequence[CaseResult], file: Path) -> None:
         "text.color": INK,
         "svg.fonttype": "none",
     }
-    with mpl.rc_context(settings):
-        bars = sum(HEADING + GAP + _rows(lines, *group, colors) * BAR for group in groups)
-        height = bars * INCHES_PER_BAR + MARGIN_TOP + MARGIN_BOTTOM
-        figure = Figure(figsize=(WIDTH, height), facecolor=PAPER)
-        _headline(figure, title, lines, colors, height)
-        for column, count in enumerate(threads):
-            width = 0.94 / len(threads)
-            axes = figure.add_axes((
-                0.03 + column * width,
-                MARGIN_BOTTOM / height,
-                width - 0.02,
-                1 - (MARGIN_TOP + MARGIN_BOTTOM) / height,
-            ))  # fmt: skip
-            _panel(axes, [line for line in lines if line.threads == count], groups, colors, bars)
-            axes.set_title(thread_count(count), loc="left", fontsize=10, weight="bold", pad=4)
-        figure.savefig(file, dpi=160)
+    return Figure, mpl.rc_context(settings)
 
 
-def _colors(lines: Sequence[Line]) -> dict[str, str]:
-    """Returns a colour for everybody who is drawn as a bar, our own variants first."""
-    names = list(dict.fromkeys(name for line in lines for name in line.measurements))
-    names = [name for name in names if not any(_landmark(line, name) for line in lines)]
-    ours = [name for name in names if name.startswith(OURS)]
-    peers = [name for name in names if name not in ours]
-    return dict(zip(ours, cycle(OUR_COLORS))) | dict(zip(peers, cycle(PEER_COLORS)))
+def _names(lines: Iterable[Line]) -> list[str]:
+    return list(dict.fromkeys(map(str, lines)))
 
 
-def _headline(
-    figure: Any, title: str, lines: Sequence[Line], colors: dict[str, str], height: float
-) -> None:
-    def at(inches: float) -> float:
-        return 1 - inches / height
-
-    figure.text(0.03, at(0.38), title[0].upper() + title[1:], fontsize=15, weight="bold")
-    units = sorted({line.work.unit for line in lines if line.work})
-    limits = " or ".join(LIMITS[unit] for unit in units)
-    subtitle = f"share of the {limits} that becomes results; {cpu_name()}"
-    figure.text(0.03, at(0.6), subtitle, color=QUIET, fontsize=9)
-    x = 0.97
-    for name, color in reversed(colors.items()):
-        weight = "bold" if name == OURS else "normal"
-        label = figure.text(x, at(0.38), name, ha="right", fontsize=9, weight=weight)
-        x = label.get_window_extent().x0 / figure.bbox.width - 0.05 / WIDTH
-        figure.text(x, at(0.38), "■", ha="right", color=color, fontsize=11)
-        x -= 0.32 / WIDTH
-    figure.text(0.03, 0.45 / height, _footer(lines), color=QUIET, va="top", linespacing=1.5)
+def _styles(lines: Sequence[Line]) -> dict[str, Style]:
+    """Returns how everybody but ours is drawn."""
+    names = dict.fromkeys(name for line in lines for name in line.measurements if name != OURS)
+    others, ours = cycle(OTHERS), cycle("sD^")
+    styles: dict[str, Style] = {}
+    for name in names:
+        measured = (line.measurements[name] for line in lines if name in line.measurements)
+        hollow = any(measurement.landmark for measurement in measured)
+        if name.startswith(OURS):
+            color, marker = OUR_COLOR, next(ours)
+        else:
+            color, marker = COLORS.get(name) or (QUIET if hollow else next(others)), "o"
+        face = "none" if hollow else color
+        styles[name] = {"marker": marker, "mec": color, "mfc": face, "ms": 5.5, "mew": 1.2}
+    return styles
 
 
-def _footer(lines: Sequence[Line]) -> str:
-    text = (
-        "100 % is the floor: the flops or bytes of the case at that speed, measured in each round. "
-        "Times are medians; 2.0x: ours is 2.0 times as fast."
-    )
-    if any(m.landmark for line in lines for m in line.measurements.values()):
-        text += " Thin ticks: a plain convolution, for orientation."
-    share = max(line.others_share or 0 for line in lines)
-    if share > DISTURBED:
-        text += f"\nDisturbed: other processes used up to {share:.0%} of the machine."
-    return text
+def _ratio(line: Line, name: str) -> float:
+    """Returns a time over ours, of the floor, too; NaN where there is none."""
+    if name != FLOOR:
+        return line.measurements[name].ratio if name in line.measurements else math.nan
+    ours = line.measurements.get(OURS)
+    return 1 / ours.ratio if ours else math.nan
 
 
-def _landmark(line: Line, name: str) -> bool:
-    return name in line.measurements and line.measurements[name].landmark
-
-
-def _rows(lines: Sequence[Line], case: str, part: str, colors: dict[str, str]) -> int:
-    present = {
-        name
-        for line in lines
-        if (line.case, line.part) == (case, part)
-        for name in line.measurements
-        if name in colors
-    }
-    return len(present)
+def _limits(lines: Sequence[Line]) -> tuple[float, float]:
+    """Returns the ends of the axis, with room for a text at the right."""
+    names = [name for line in lines for name in line.measurements if name != OURS]
+    ratios = [_ratio(line, name) for line in lines for name in (*names, FLOOR)]
+    ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
+    return 0.8 * min([0.6, *ratios]), 3 * max([3, *ratios])
 
 
 def _panel(
     axes: Any,
     lines: Sequence[Line],
-    groups: Sequence[tuple[str, str]],
-    colors: dict[str, str],
-    height: float,
+    rows: Sequence[str],
+    limits: tuple[float, float],
+    styles: Mapping[str, Style],
 ) -> None:
-    by_group = {(line.case, line.part): line for line in lines}
-    axes.set_xlim(0, 112)
-    axes.set_ylim(height, 0)
-    axes.set_facecolor(PAPER)
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.axvspan(limits[0], 1, color=SLOWER, zorder=0)
+    ticks = [tick for tick in TICKS if limits[0] < tick < limits[1] / 2]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], color=QUIET, fontsize=7.5)
+    axes.set_xticks([], minor=True)
+    axes.set_yticks([])
+    axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_yticks([])
-    axes.set_xticks(range(0, 101, 20), [f"{x} %" for x in range(0, 101, 20)], color=QUIET)
-    axes.tick_params(length=0)
-    for x in range(0, 101, 20):
-        axes.axvline(x, color=INK if x == 100 else RULE, linewidth=1 if x == 100 else 0.8, zorder=0)
-    y = 0.0
-    for group in groups:
-        line = by_group.get(group)
-        y += HEADING
-        if line is None:
-            continue
-        case, part = group
-        label = case if case.endswith(part) else f"{case}: {part}"
-        axes.text(0, y - 0.3, label, weight="bold", va="bottom", bbox=_backdrop())
-        top = y
-        for name in colors:
-            if name in line.measurements:
-                _bar(axes, line, name, colors[name], y + BAR / 2)
-                y += BAR
-        for name in line.measurements:
-            if _landmark(line, name):
-                share = 100 * line.floor_seconds / line.measurements[name].median
-                axes.plot([share, share], [top, y], color=QUIET, linewidth=0.9, zorder=3)
-        y += GAP
+    for tick in ticks:
+        axes.axvline(tick, color=INK if tick == 1 else RULE, linewidth=0.8, zorder=1)
+    for line in lines:
+        y = rows.index(str(line))
+        axes.axhline(y, color=RULE, linewidth=0.6, zorder=1)
+        floor = _ratio(line, FLOOR)
+        axes.plot([floor, floor], [y - 0.36, y + 0.36], color=INK, linewidth=2, zorder=3)
+        for name, style in styles.items():
+            axes.plot(_ratio(line, name), y, zorder=4, linestyle="none", **style)
+        if OURS in line.measurements:
+            text = f"{three_digits(line.measurements[OURS].median * 1e3)} ms"
+            axes.text(
+                limits[1] * 0.97, y, text, ha="right", va="center", fontsize=7.5, bbox=BACKDROP
+            )
 
 
-def _bar(axes: Any, line: Line, name: str, color: str, y: float) -> None:
-    measured = line.measurements[name]
-    share = 100 * line.floor_seconds / measured.median
-    axes.barh(y, share, height=BAR * 0.82, color=color, zorder=2)
-    text = f"{three_digits(measured.median * 1e3)} ms"
-    if name != OURS:
-        text += f"  {times(measured.ratio)}"
-    inside = share > 60
-    axes.text(
-        share + (-0.8 if inside else 0.8),
-        y,
-        text,
-        ha="right" if inside else "left",
-        va="center",
-        color=PAPER if inside and name == OURS else INK,
-        fontsize=7.5,
-        zorder=4,
-        bbox=None if inside else _backdrop(),
+def _legend(figure: Any, styles: Mapping[str, Style], y: float) -> None:
+    """Draws a mark and a name for each of ``styles``, from left to right."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], linestyle="none", **style) for style in styles.values()]
+    figure.legend(
+        handles,
+        list(styles),
+        loc="center left",
+        bbox_to_anchor=(0.1 / WIDTH, y),
+        ncols=len(styles),
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.1,
+        columnspacing=1.2,
     )
 
 
-def _backdrop() -> dict[str, Any]:
-    """Paper behind a text, so that grid lines do not run through it."""
-    return {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+def _footer(run: Run) -> str:
+    text = (
+        f"{run.machine['cpu']}. Dots: time over ours, medians within a round; right of 1x ours is "
+        "faster. Black tick: the floor. At the right: our time."
+    )
+    share = max(line.others_share or 0.0 for _, line in run)
+    if share > DISTURBED:
+        text += f"\nDisturbed: other processes used up to {share:.0%} of the machine."
+    return text

@@ -6,8 +6,10 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .case import FLOOR, OURS, Case, Part, Target, Work
+from .place import Place
 from .rotation import Samples, paired_ratio
 
 
@@ -42,11 +44,11 @@ class Verdict:
 
 @dataclass
 class Line:
-    """One part of one case at one number of threads."""
+    """One part of one case at one place."""
 
     case: str
     part: str
-    threads: int
+    place: Place
     work: Work | None
     floor_seconds: float  # nan where no limit was measured
     measurements: dict[str, Measurement]
@@ -54,12 +56,18 @@ class Line:
     missing: dict[str, str] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     others_share: float | None = None  # of the machine, used by other processes meanwhile
+    # Competitor: kind of op: seconds of one call, where the competitor tells.
+    split: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.case if self.case.endswith(self.part) else f"{self.case}: {self.part}"
 
     def as_dict(self) -> dict[str, object]:
         """Returns the line as JSON types; numbers that are not numbers become None."""
         return {
             "part": self.part,
-            "threads": self.threads,
+            "threads": self.place.threads,
+            "device": self.place.device,
             "work": {self.work.unit: self.work.amount} if self.work else None,
             "floor_seconds": _number(self.floor_seconds),
             "competitors": {
@@ -67,6 +75,7 @@ class Line:
                     "median_seconds": m.median,
                     "min_seconds": m.minimum,
                     "ratio": _number(m.ratio),
+                    "landmark": m.landmark,
                     "rounds_seconds": list(m.seconds),
                 }
                 for name, m in self.measurements.items()
@@ -78,7 +87,36 @@ class Line:
                 for v in self.verdicts
             ],
             "others_share": self.others_share,
+            "split_seconds": self.split,
         }
+
+    @classmethod
+    def from_dict(cls, case: str, values: Mapping[str, Any]) -> Line:
+        """Returns the line of which `as_dict` made ``values``."""
+        works = [Work(amount, unit) for unit, amount in (values["work"] or {}).items()]
+        return cls(
+            case=case,
+            part=values["part"],
+            place=Place(values["threads"], values["device"]),
+            work=works[0] if works else None,
+            floor_seconds=_or_nan(values["floor_seconds"]),
+            measurements={
+                name: Measurement(
+                    tuple(measured["rounds_seconds"]),
+                    _or_nan(measured["ratio"]),
+                    measured["landmark"],
+                )
+                for name, measured in values["competitors"].items()
+            },
+            refused=values["refused"],
+            missing=values["missing"],
+            verdicts=[
+                Verdict(target["target"], _or_nan(target["measured"]), target["met"])
+                for target in values["targets"]
+            ],
+            others_share=values["others_share"],
+            split=values["split_seconds"],
+        )
 
 
 @dataclass
@@ -88,6 +126,7 @@ class CaseResult:
     case: str
     lines: list[Line] = field(default_factory=list)
     memory: dict[str, int | None] = field(default_factory=dict)
+    seconds: float = 0.0  # that measuring took
 
     def parts(self) -> list[str]:
         """Returns the names of the parts, in order."""
@@ -99,18 +138,25 @@ class CaseResult:
             "case": self.case,
             "lines": [line.as_dict() for line in self.lines],
             "memory_bytes": self.memory,
+            "seconds": self.seconds,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CaseResult:
+        """Returns the result of which `as_dict` made ``values``."""
+        lines = [Line.from_dict(values["case"], line) for line in values["lines"]]
+        return cls(values["case"], lines, values["memory_bytes"], values["seconds"])
 
 
 def make_line(
-    case: Case, part: Part, threads: int, samples: Samples, *, one: int, all_: int
+    case: Case, part: Part, place: Place, samples: Samples, *, one: int, all_: int
 ) -> Line:
     """Reduces the samples of one part to a line.
 
     Args:
         case: whose targets are judged.
         part: of the case.
-        threads: that were used.
+        place: where competitors computed.
         samples: of the whole case.
         one: the number of threads that targets for "one" thread speak of.
         all_: likewise for "all".
@@ -131,14 +177,16 @@ def make_line(
     line = Line(
         case=case.name,
         part=part.name,
-        threads=threads,
+        place=place,
         work=work,
         floor_seconds=statistics.median(floor.values()) if floor else math.nan,
         measurements=measurements,
     )
     for target in case.targets:
+        threads = place.threads
         wanted = {"any": True, "one": threads == one, "all": threads == all_ and all_ > one}
-        if target.part == part.name and wanted[target.threads]:
+        # Targets are those of the CPU.
+        if target.part == part.name and wanted[target.threads] and not place.on_gpu:
             line.verdicts.append(judge(target, measurements))
     return line
 
@@ -154,6 +202,10 @@ def judge(target: Target, measurements: Mapping[str, Measurement]) -> Verdict:
         return Verdict(str(target), math.nan, None)
     value = min(ratios)
     return Verdict(str(target), 1 / value if target.bound < 1 else value, value >= target.bound)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _number(value: float) -> float | None:

@@ -13,10 +13,13 @@ import random
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 from .case import OURS, Competitor, Work
+from .place import Place
 
 # Worker threads of the previous competitor go on polling for work (OpenMP's for about 10 ms) and
 # would take a core from the next one: wait until they sleep.
@@ -24,6 +27,7 @@ PAUSE_SECONDS = 0.015
 # Below this a competitor gets one unmeasured call first in each turn, to wake its own workers.
 WAKE_BELOW_SECONDS = 0.05
 MOST_CALLS = 1000  # per turn
+CPU = Place()
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,33 @@ class Samples:
         return {i: sum(step[i] for step in per_step) for i in per_step[0]}
 
 
-def run_once(competitor: Competitor) -> dict[str, float]:
-    """Runs all steps and returns the seconds of each; what a step returns is let go afterwards."""
-    seconds, kept = {}, []
-    for step, call in competitor.steps.items():
-        start = time.perf_counter()
+def start_once(competitor: Competitor, place: Place = CPU) -> list[Any]:
+    """Runs all steps and returns points in time around them; lets go then what steps returned."""
+    marks, kept = [place.mark()], []
+    for call in competitor.steps.values():
         kept.append(call())
-        seconds[step] = time.perf_counter() - start
-    return seconds
+        marks.append(place.mark())
+    return marks
 
 
-def estimate(competitor: Competitor) -> float:
+def laps(competitor: Competitor, marks: Sequence[Any], place: Place = CPU) -> dict[str, float]:
+    """Returns the seconds of each step from what `start_once` returned."""
+    return {
+        step: place.seconds(start, end)
+        for step, (start, end) in zip(competitor.steps, pairwise(marks), strict=True)
+    }
+
+
+def run_once(competitor: Competitor, place: Place = CPU) -> dict[str, float]:
+    """Runs all steps, waits for them and returns the seconds of each."""
+    return laps(competitor, start_once(competitor, place), place)
+
+
+def estimate(competitor: Competitor, place: Place = CPU) -> float:
     """Returns about how many seconds a call takes; what is short is asked again, now warm."""
-    seconds = sum(run_once(competitor).values())
+    seconds = sum(run_once(competitor, place).values())
     if seconds < WAKE_BELOW_SECONDS:
-        seconds = min(sum(run_once(competitor).values()) for _ in range(3))
+        seconds = min(sum(run_once(competitor, place).values()) for _ in range(3))
     return max(1e-7, seconds)
 
 
@@ -97,22 +113,25 @@ def preemptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def take_turn(competitor: Competitor, expected: float, turn_seconds: float) -> dict[str, float]:
+def take_turn(
+    competitor: Competitor, expected: float, turn_seconds: float, place: Place = CPU
+) -> dict[str, float]:
     """Runs a competitor for about ``turn_seconds`` and returns its median seconds per step.
 
     Calls during which a thread lost its core to another process count only if there are no others.
+    A GPU gets all calls of the turn at once: what is timed is its work, not how calls come to it.
     """
     time.sleep(PAUSE_SECONDS)
     if expected < WAKE_BELOW_SECONDS:
-        run_once(competitor)
+        run_once(competitor, place)
     wanted = min(MOST_CALLS, max(1, math.ceil(turn_seconds / expected)))
-    clean: list[dict[str, float]] = []
-    disturbed: list[dict[str, float]] = []
+    clean: list[list[Any]] = []
+    disturbed: list[list[Any]] = []
     for _ in range(wanted):
         before = preemptions()
-        seconds = run_once(competitor)
-        (clean if preemptions() == before else disturbed).append(seconds)
-    calls = clean or disturbed
+        marks = start_once(competitor, place)
+        (clean if preemptions() == before else disturbed).append(marks)
+    calls = [laps(competitor, marks, place) for marks in clean or disturbed]
     return {step: statistics.median(call[step] for call in calls) for step in competitor.steps}
 
 
@@ -120,6 +139,7 @@ def rotate(
     competitors: Mapping[str, Competitor],
     effort: Effort,
     samples: Samples,
+    place: Place = CPU,
     *,
     floor: Callable[[], Mapping[Work, float]] | None = None,
     progress: Callable[[str, int], None] = lambda name, round_: None,
@@ -135,6 +155,7 @@ def rotate(
         competitors: by name; ours is called `OURS`.
         effort: how long to measure.
         samples: what is measured is put here at once, so that an interrupt loses nothing.
+        place: where they compute.
         floor: measures the seconds that the work of the case takes at the least, once per round.
         progress: called before each turn.
         seed: of the order of the turns.
@@ -143,7 +164,7 @@ def rotate(
     expected: dict[str, float] = {}
     for name, competitor in competitors.items():
         progress(name, 0)
-        expected[name] = estimate(competitor)
+        expected[name] = estimate(competitor, place)
     order = random.Random(seed)
     collecting = gc.isenabled()
     gc.disable()
@@ -157,7 +178,7 @@ def rotate(
                 samples.floor[round_] = floor()
             for name in turns:
                 progress(name, round_ + 1)
-                seconds = take_turn(competitors[name], expected[name], effort.turn_seconds)
+                seconds = take_turn(competitors[name], expected[name], effort.turn_seconds, place)
                 for step, value in seconds.items():
                     samples.times[name][step][round_] = value
                 spent[name] += max(sum(seconds.values()), effort.turn_seconds)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from . import memory
 from .case import OURS, Case, Competitor, Entry, MissingPeerError, Suite
-from .limits import Limits
+from .limits import Meter
 from .machine import Neighbours
+from .place import Place
 from .result import CaseResult, make_line
 from .rotation import Effort, Samples, rotate
 from .verify import largest_difference
@@ -30,9 +30,9 @@ class Session:
     """
 
     suite: Suite
-    threads: Sequence[int]
+    places: Sequence[Place]
     effort: Effort
-    limits: Limits | None = None
+    limits: Meter | None = None
     memory: bool = False
     progress: Callable[[str], None] = lambda text: None
     results: list[CaseResult] = field(default_factory=list)
@@ -40,25 +40,22 @@ class Session:
 
     def run(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
         """Yields the result of each case as soon as it is complete."""
-        before = torch.get_num_threads()
-        try:
-            for index, case in enumerate(cases):
-                result = CaseResult(case.name)
-                self.results.append(result)
-                where = f"[{index + 1}/{len(cases)}] {case.name}"
-                for threads in self.threads:
-                    torch.set_num_threads(threads)
-                    self._time(case, threads, result, f"{where}, {threads}T")
-                if self.memory:
-                    self._remember(case, result, where)
-                yield result
-        finally:
-            torch.set_num_threads(before)
+        for case in cases:
+            start = time.monotonic()
+            result = CaseResult(case.name)
+            self.results.append(result)
+            for place in self.places:
+                with place.chosen():
+                    self._time(case, place, result, f"{case.name}, {place}")
+            if self.memory:
+                self._remember(case, result)
+            result.seconds = time.monotonic() - start
+            yield result
 
-    def _time(self, case: Case, threads: int, result: CaseResult, where: str) -> None:
-        """Adds the lines of one case at one number of threads to its result."""
+    def _time(self, case: Case, place: Place, result: CaseResult, where: str) -> None:
+        """Adds the lines of one case at one place to its result."""
         self.progress(f"{where}: building and comparing")
-        competitors, missing, refused = self._assemble(case, threads)
+        competitors, missing, refused = self._assemble(case, place)
         limits, works = self.limits, {part.work for part in case.parts if part.work}
         neighbours, samples = Neighbours(), Samples.of(competitors)
         try:
@@ -66,21 +63,26 @@ class Session:
                 competitors,
                 self.effort,
                 samples,
-                floor=(lambda: limits.seconds(works, threads)) if limits and works else None,
+                place,
+                floor=(lambda: limits.seconds(works, place)) if limits and works else None,
                 progress=lambda name, round_: self.progress(f"{where}: round {round_}, {name}"),
             )
         finally:
             # Also after an interrupt: a few rounds are better than nothing.
             if samples.enough():
-                fewest, most = min(self.threads), max(self.threads)
+                fewest, most = min(self.places).threads, max(self.places).threads
                 for part in case.parts:
-                    line = make_line(case, part, threads, samples, one=fewest, all_=most)
+                    line = make_line(case, part, place, samples, one=fewest, all_=most)
                     line.missing, line.refused = missing, refused
                     line.others_share = neighbours.share()
                     result.lines.append(line)
+        self.progress(f"{where}: splitting the time")
+        for name, competitor in competitors.items():
+            if competitor.split:
+                result.lines[-1].split[name] = dict(competitor.split())
 
     def _assemble(
-        self, case: Case, threads: int
+        self, case: Case, place: Place
     ) -> tuple[dict[str, Competitor], dict[str, str], dict[str, str]]:
         """Builds all competitors and drops those that do not compute what ours computes."""
         competitors: dict[str, Competitor] = {}
@@ -92,7 +94,7 @@ class Session:
                 self.notes[f"{name} {missing[name]}: {case.name}"] = None
                 continue
             try:
-                competitors[name] = entry.factory(threads)
+                competitors[name] = entry.factory(place)
             except MissingPeerError as error:
                 missing[name] = str(error)
                 self.notes[str(error)] = None
@@ -109,14 +111,14 @@ class Session:
                 self.notes[f"{name} timed in {case.name} though its {comparison.text}"] = None
         return competitors, missing, refused
 
-    def _remember(self, case: Case, result: CaseResult, where: str) -> None:
-        """Measures memory at the most threads, of everybody who took part."""
+    def _remember(self, case: Case, result: CaseResult) -> None:
+        """Measures memory at the last place, of everybody who took part."""
         took_part = {name for line in result.lines for name in line.measurements}
         for name in case.entries:
             if name in took_part:
-                self.progress(f"{where}: memory, {name}")
+                self.progress(f"{case.name}: memory, {name}")
                 result.memory[name] = memory.growth(
-                    self.suite.name, case.name, name, max(self.threads)
+                    self.suite.name, case.name, name, max(self.places)
                 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from .case import OURS, Work
@@ -58,9 +58,10 @@ def amount(work: Work) -> str:
     return f"{three_digits(work.amount / 1e9)} GFLOP"
 
 
-def thread_count(threads: int) -> str:
-    """Returns "1 thread" or "n threads"."""
-    return f"{threads} thread" + ("s" if threads != 1 else "")
+def shares(seconds: Mapping[str, float]) -> str:
+    """Formats a time by kind: convolution 81 %, the rest 19 %."""
+    total = sum(seconds.values()) or 1.0
+    return ", ".join(f"{kind} {value / total:.0%}" for kind, value in seconds.items())
 
 
 class Table:
@@ -85,7 +86,7 @@ class Table:
         self.text()
         work = lines[0].work
         self.text(title + (f"  ({amount(work)})" if work else ""), bold=True)
-        group = "".join(f"{thread_count(line.threads) + ', ms':>30}" for line in lines)
+        group = "".join(f"{f'{line.place}, ms':>30}" for line in lines)
         self.text(f"  {'':{NAME_WIDTH}}{group}")
         columns = f"{'median':>12}{'fastest':>9}{'ratio':>9}" * len(lines)
         self.text(f"  {'':{NAME_WIDTH}}{columns}" + (f"{'adds MB':>11}" if result.memory else ""))
@@ -96,6 +97,9 @@ class Table:
             if result.memory:
                 row += f"{_megabytes(result.memory.get(name)):>11}"
             self.text(row, bold=name == OURS)
+        for line in lines:
+            for name, seconds in line.split.items():
+                self.text(f"  {name}, {line.place}: {shares(seconds)}")
         self._disturbed(lines)
 
     def _floor(self, lines: Sequence[Line]) -> None:
@@ -107,8 +111,7 @@ class Table:
             if line.others_share is not None and line.others_share > DISTURBED:
                 share = f"{line.others_share:.0%}"
                 self.text(
-                    f"  disturbed: other processes used {share} of the machine "
-                    f"({thread_count(line.threads)})"
+                    f"  disturbed: other processes used {share} of the machine ({line.place})"
                 )
 
     def summary(self, results: Sequence[CaseResult]) -> None:
@@ -117,15 +120,15 @@ class Table:
         if not lines:
             return
         peers = [name for name in _names(lines) if name != OURS]
-        width = max(len(_where(line)) for line in lines)
+        width = max(len(str(line)) for line in lines)
         widths = {name: max(9, len(name) + 2) for name in peers}
         self.text()
-        head = f"{'summary':{width}}  threads   ours ms    floor"
+        head = f"{'summary':{width}}  {'':9}   ours ms    floor"
         head += "".join(f"{name:>{widths[name]}}" for name in peers) + "  targets"
         self.text(head, bold=True)
         for line in lines:
             ours = line.measurements[OURS]
-            row = f"{_where(line):{width}}{line.threads:>9}"
+            row = f"{line!s:{width}}{line.place!s:>11}"
             row += f"{three_digits(ours.median * 1e3):>10}{times(ours.ratio):>9}"
             row += "".join(f"{_ratio(line, name):>{widths[name]}}" for name in peers)
             met = [verdict.met for verdict in line.verdicts]
@@ -144,16 +147,20 @@ class Table:
         met = sum(verdict.met is True for _, verdict in judged)
         self.text()
         self.text(f"targets: {met} of {len(judged)} met", bold=True)
-        width = max(len(_where(line)) for line, _ in judged)
+        width = max(len(str(line)) for line, _ in judged)
         wide = max(len(verdict.target) for _, verdict in judged)
         for line, verdict in judged:
-            where = f"{_where(line):{width}}  {line.threads}T"
+            where = f"{line!s:{width}}  {line.place}"
             value = f"{times(verdict.value):>8}"
             self.text(f"  {where}  {verdict.target:{wide}}{value}  {self._verdict(verdict)}")
 
     def _verdict(self, verdict: Verdict) -> str:
         words = {True: "met", False: "missed", None: "not measured"}
         return self._style.verdict(words[verdict.met], verdict.met)
+
+    def judged(self, text: str, good: bool | None) -> str:
+        """Returns a text in green or red; as it is where nothing is to be said."""
+        return self._style.verdict(text, good)
 
     def scaling(self, results: Iterable[CaseResult]) -> None:
         """Prints how much faster we get from the fewest threads to the most."""
@@ -162,13 +169,13 @@ class Table:
             for part in result.parts():
                 lines = [line for line in result.lines if line.part == part]
                 few, many = lines[0], lines[-1]
-                if few.threads != many.threads:
+                if few.place != many.place:
                     gain = few.measurements[OURS].minimum / many.measurements[OURS].minimum
-                    rows.append((_where(few), few.threads, many.threads, gain))
+                    rows.append((str(few), few.place, many.place, gain))
         if not rows:
             return
         self.text()
-        self.text(f"ours with {rows[0][2]} threads against {rows[0][1]}, fastest rounds", bold=True)
+        self.text(f"ours with {rows[0][2]} against {rows[0][1]}, fastest rounds", bold=True)
         width = max(len(row[0]) for row in rows)
         for where, _, _, gain in rows:
             self.text(f"  {where:{width}}{times(gain):>9}")
@@ -180,10 +187,6 @@ def _names(lines: Iterable[Line]) -> list[str]:
     for line in lines:
         names.update(dict.fromkeys([*line.measurements, *line.refused, *line.missing]))
     return list(names)
-
-
-def _where(line: Line) -> str:
-    return line.case if line.case.endswith(line.part) else f"{line.case}: {line.part}"
 
 
 def _cells(line: Line, name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .case import SAMENESS, Competitor, Entry
+from .place import Place
 
 Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensors], Tensor]
@@ -18,6 +19,7 @@ def entry(
     tensors: Callable[[], Tensors],
     function: Callable[[], Function],
     *,
+    constants: Callable[[], Tensors] = dict,
     backward: bool = False,
     channels_last: bool = False,
     landmark: bool = False,
@@ -27,8 +29,9 @@ def entry(
     """Makes an entry of a function.
 
     Args:
-        tensors: makes the arguments; those that need a gradient in training are all of them.
+        tensors: makes the arguments, all of which need a gradient in training.
         function: imports and returns the function of the arguments.
+        constants: makes arguments that have no gradient.
         backward: two steps, "forward" and "backward", in place of "forward" alone.
         channels_last: whether the argument called ``input`` is stored so.
         landmark: see `Entry`.
@@ -36,11 +39,15 @@ def entry(
         slow: see `Entry`.
     """
 
-    def factory(threads: int) -> Competitor:
-        arguments = dict(tensors())
+    def factory(place: Place) -> Competitor:
+        arguments, fixed = (
+            {name: tensor.to(place.device) for name, tensor in made().items()}
+            for made in (tensors, constants)
+        )
         if channels_last:
             arguments["input"] = arguments["input"].contiguous(memory_format=torch.channels_last)
-        return (training if backward else inference)(function(), arguments)
+        of_all, called = function(), (training if backward else inference)
+        return called(lambda of: of_all({**of, **fixed}), arguments)
 
     return Entry(factory, landmark, tolerance, slow)
 

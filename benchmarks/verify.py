@@ -35,7 +35,7 @@ def difference(value: Any, reference: Any) -> Difference:
     The share of numbers is ``||value - reference|| / ||reference||`` in float64, inf where the
     shapes differ. That of choices is how many are on one list only, of the length of the reference.
     """
-    a, b = torch.as_tensor(value).detach(), torch.as_tensor(reference).detach()
+    a, b = (torch.as_tensor(each).detach().cpu() for each in (value, reference))
     if b.dtype == torch.int64 and b.ndim == 1 and a.dtype == b.dtype:
         return _difference_of_choices(a, b)
     if a.shape != b.shape:

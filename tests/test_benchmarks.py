@@ -7,7 +7,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import engines, limits, memory, plot, rotation, suites
+from benchmarks import engines, limits, memory, rotation, suites
 from benchmarks.case import (
     FLOOR,
     OURS,
@@ -29,6 +29,10 @@ from benchmarks.case import (
     Target,
     Work,
 )
+from benchmarks.measure import Measuring
+from benchmarks.options import parse_threads, select
+from benchmarks.place import Place
+from benchmarks.plan import Plan, Step
 from benchmarks.result import CaseResult, Line, Measurement, judge
 from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
 from benchmarks.session import Session
@@ -58,11 +62,11 @@ def constant(value: float = 1.0, calls: list[str] | None = None, name: str = "")
         return output
 
     competitor = Competitor({"forward": forward}, lambda: {"output": output})
-    return Entry(lambda threads: competitor)
+    return Entry(lambda place: competitor)
 
 
-def failing(error: Exception) -> Callable[[int], Competitor]:
-    def factory(threads: int) -> Competitor:
+def failing(error: Exception) -> Callable[[Place], Competitor]:
+    def factory(place: Place) -> Competitor:
         raise error
 
     return factory
@@ -72,12 +76,21 @@ def suite_of(*cases: Case) -> Suite:
     return Suite("made_up", "made up", cases, cases)
 
 
+def measured_by(*made_up: Suite, places: Sequence[Place] = (Place(1),)) -> Measuring:
+    """Measures all cases of some suites, briefly."""
+    steps = [Step(suite, suite.cases) for suite in made_up]
+    effort = Effort(min_rounds=1, min_seconds=0, turn_seconds=0)
+    measuring = Measuring(Plan(steps, places, effort, True, memory=False), [], Table())
+    measuring.all()
+    return measuring
+
+
 # Timing by turns
 
 
 def test_everybody_has_enough_turns_and_ours_a_part_in_every_round() -> None:
     entries = {name: constant() for name in (OURS, "a", "b")}
-    competitors = {name: entry.factory(1) for name, entry in entries.items()}
+    competitors = {name: entry.factory(Place(1)) for name, entry in entries.items()}
     samples = Samples.of(competitors)
     assert not samples.enough()
     rotate(competitors, Effort(min_rounds=4, min_seconds=0), samples, floor=lambda: {WORK: 1.0})
@@ -90,13 +103,13 @@ def test_everybody_has_enough_turns_and_ours_a_part_in_every_round() -> None:
 def test_whoever_has_had_enough_drops_out_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[str] = []
 
-    def turn(competitor: Competitor, expected: float, seconds: float) -> dict[str, float]:
+    def turn(competitor: Competitor, *arguments: object) -> dict[str, float]:
         name = next(n for n, c in competitors.items() if c is competitor)
         turns.append(name)
         return {"forward": 0.1 if name == "fast" else 1.0}
 
     monkeypatch.setattr(rotation, "take_turn", turn)
-    competitors = {name: constant().factory(1) for name in (OURS, "slow", "fast")}
+    competitors = {name: constant().factory(Place(1)) for name in (OURS, "slow", "fast")}
     effort = Effort(min_rounds=2, min_seconds=0.45, turn_seconds=0)
     rotate(competitors, effort, Samples.of(competitors))
     assert {name: turns.count(name) for name in competitors} == {OURS: 5, "slow": 2, "fast": 5}
@@ -111,7 +124,7 @@ def test_the_order_of_turns_changes_and_is_the_same_in_every_run() -> None:
     for _ in range(2):
         calls: list[str] = []
         entries = {name: constant(1, calls, name) for name in (OURS, "a", "b", "c")}
-        competitors = {name: entry.factory(1) for name, entry in entries.items()}
+        competitors = {name: entry.factory(Place(1)) for name, entry in entries.items()}
         effort = Effort(min_rounds=6, min_seconds=0, turn_seconds=1e-9)
         rotate(competitors, effort, Samples.of(competitors))
         orders.append(calls)
@@ -121,12 +134,12 @@ def test_the_order_of_turns_changes_and_is_the_same_in_every_run() -> None:
 
 
 def test_calls_that_lost_their_core_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([1.0, 9.0, 3.0, 9.0])
+    seconds = iter([1.0, 3.0])
     switches = iter([0, 0, 0, 1, 1, 1, 1, 2])
-    monkeypatch.setattr(rotation, "run_once", lambda competitor: {"forward": next(seconds)})
+    monkeypatch.setattr(rotation, "laps", lambda *arguments: {"forward": next(seconds)})
     monkeypatch.setattr(rotation, "preemptions", lambda: next(switches))
     monkeypatch.setattr(rotation, "WAKE_BELOW_SECONDS", 0)
-    assert rotation.take_turn(constant().factory(1), 1, 4) == {"forward": 2.0}
+    assert rotation.take_turn(constant().factory(Place(1)), 1, 4) == {"forward": 2.0}
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -147,7 +160,7 @@ def test_an_interrupt_gives_the_collector_back() -> None:
     def interrupted() -> dict[Work, float]:
         raise KeyboardInterrupt
 
-    competitors = {OURS: constant().factory(1)}
+    competitors = {OURS: constant().factory(Place(1))}
     with pytest.raises(KeyboardInterrupt):
         rotate(competitors, BRIEF, Samples.of(competitors), floor=interrupted)
     assert gc.isenabled()
@@ -196,9 +209,9 @@ def test_only_those_who_compute_the_same_are_timed() -> None:
         "close enough": Entry(constant(1.01).factory, tolerance=0.1),
         "landmark": Entry(constant(7).factory, landmark=True),
         "absent": Entry(failing(MissingPeerError("absent is not installed"))),
-        "broken": Entry(lambda threads: Competitor({"forward": int}, lambda: {"output": 1 // 0})),
+        "broken": Entry(lambda place: Competitor({"forward": int}, lambda: {"output": 1 // 0})),
     }
-    session = Session(suite_of(Case("c", FORWARD, entries)), [1], BRIEF)
+    session = Session(suite_of(Case("c", FORWARD, entries)), [Place(1)], BRIEF)
     (result,) = session.run(session.suite.cases)
     (line,) = result.lines
     assert set(line.measurements) == {OURS, "right", "close enough", "landmark"}
@@ -219,7 +232,7 @@ def test_the_slow_are_left_out_of_a_first_look_by_name() -> None:
     entries = {OURS: constant(), "slow": Entry(constant().factory, slow=True)}
     suite = suite_of(Case("c", FORWARD, entries))
     for effort, missing in ((BRIEF, set()), (replace(BRIEF, slow=False), {"slow"})):
-        session = Session(suite, [1], effort)
+        session = Session(suite, [Place(1)], effort)
         (result,) = session.run(suite.cases)
         assert set(result.lines[0].missing) == missing
         assert set(result.lines[0].measurements) == {OURS, "slow"} - missing
@@ -227,9 +240,11 @@ def test_the_slow_are_left_out_of_a_first_look_by_name() -> None:
 
 
 def test_without_ours_there_is_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
-    case = Case("c", FORWARD, {OURS: Entry(failing(MissingPeerError("not built")))})
-    options = command.parser().parse_args([])
-    assert command.run(suite_of(case), [case], [1], options) == 1
+    broken = Case("c", FORWARD, {OURS: Entry(failing(MissingPeerError("not built")))})
+    measuring = measured_by(suite_of(broken), suite_of(Case("d", FORWARD, {OURS: constant()})))
+    assert measuring.status == 1
+    assert not measuring.run.finished
+    assert [[r.case for r in suite.results] for suite in measuring.run.suites] == [[], ["d"]]
     assert "stopped: c: not built" in capsys.readouterr().out
 
 
@@ -281,7 +296,7 @@ def test_targets_speak_of_their_part_and_threads() -> None:
         Target("backward", ("a",), 4),
     )
     case = Case("c", FORWARD, {OURS: constant(), "a": constant()}, targets)
-    session = Session(suite_of(case), [1, 2], BRIEF)
+    session = Session(suite_of(case), [Place(1), Place(2)], BRIEF)
     (result,) = session.run([case])
     bounds = [[verdict.target.split()[2] for verdict in line.verdicts] for line in result.lines]
     assert bounds == [["1x", "2x"], ["1x", "3x"]]
@@ -310,7 +325,7 @@ def test_the_floor_of_work_is_a_time(meter: limits.Limits, monkeypatch: pytest.M
     monkeypatch.setattr(meter, "flops_per_second", lambda threads: 1e9 * threads)
     monkeypatch.setattr(meter, "bytes_per_second", lambda threads, moved: moved)
     works = [Work.flops(1e9), Work.flops(4e9), Work.bytes(3e6)]
-    assert meter.seconds(works, 2) == {works[0]: 0.5, works[1]: 2, works[2]: 1}
+    assert meter.seconds(works, Place(2)) == {works[0]: 0.5, works[1]: 2, works[2]: 1}
 
 
 def test_the_meter_is_compiled_once(meter: limits.Limits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,8 +342,7 @@ def test_without_a_compiler_there_is_no_floor(
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     case = Case("c", FORWARD, {OURS: constant()}, (Target("forward", (FLOOR,), 1.3),))
-    options = command.parser().parse_args(["--quick", "--repeats", "1", "--min-time", "0"])
-    assert command.run(suite_of(case), [case], [1], options) == 0
+    assert measured_by(suite_of(case)).status == 0
     text = capsys.readouterr().out
     assert "no floor: no C compiler" in text
     assert "not measured" in text
@@ -357,7 +371,7 @@ def test_the_floor_of_pooling_counts_what_is_read_and_written_once(
     problem: roi_pooling.Problem,
 ) -> None:
     tensors = problem.tensors()
-    output = problem.ours()(tensors)
+    output = problem.ours()({**tensors, **problem.constants()})
     inputs = sum(t.nbytes for t in tensors.values())
     read_and_written = problem.boxes().nbytes + output.nbytes + inputs
     assert problem.work() == Work.bytes(read_and_written)
@@ -386,10 +400,10 @@ def test_the_high_water_mark_sees_what_was_there_for_a_moment() -> None:
 @needs_linux
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     case = suites.load("atrous_conv").warm_up[0].name
-    grown = memory.growth("atrous_conv", case, OURS, 1)
+    grown = memory.growth("atrous_conv", case, OURS, Place(1))
     assert grown is not None
     assert 0 <= grown < 100 << 20
-    assert memory.growth("atrous_conv", case, "nobody", 1) is None
+    assert memory.growth("atrous_conv", case, "nobody", Place(1)) is None
 
 
 # The suites
@@ -419,7 +433,7 @@ def test_a_missing_package_names_its_extra(package: str) -> None:
 @pytest.mark.parametrize("name", suites.names())
 def test_everybody_agrees_on_the_tiny_cases(name: str) -> None:
     suite = suites.load(name)
-    session = Session(suite, [1, 2], BRIEF)
+    session = Session(suite, [Place(1), Place(2)], BRIEF)
     for case, result in zip(suite.warm_up, session.run(suite.warm_up), strict=True):
         for line in result.lines:
             assert line.refused == {}
@@ -434,7 +448,7 @@ def test_everybody_agrees_on_gradients_groups_and_dilation(mask: bool) -> None:
 
     problem = Problem(8, 16, 7, 9, batch=2, offset_groups=2, dilation=2, mask=mask)
     cases = [forward_case(problem), training_case(problem)]
-    session = Session(suite_of(*cases), [1], BRIEF)
+    session = Session(suite_of(*cases), [Place(1)], BRIEF)
     for result in session.run(cases):
         for line in result.lines:
             assert line.refused == {}
@@ -448,7 +462,7 @@ def test_everybody_chooses_the_same_boxes(scene: nms.Scene) -> None:
     assert boxes.shape == (400, 4)
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
     case = problem.case()
-    session = Session(suite_of(case), [1], BRIEF)
+    session = Session(suite_of(case), [Place(1)], BRIEF)
     (result,) = session.run([case])
     assert result.lines[0].refused == {}
     assert not any("differs" in note for note in session.notes)
@@ -457,7 +471,7 @@ def test_everybody_chooses_the_same_boxes(scene: nms.Scene) -> None:
 def test_openvino_drops_boxes_at_the_threshold_and_the_notes_count_them() -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     case = nms.Problem("nms", nms.whole_pixels, 4000, 0.5).case().with_peers(["openvino"])
-    session = Session(suite_of(case), [1], BRIEF)
+    session = Session(suite_of(case), [Place(1)], BRIEF)
     (result,) = session.run([case])
     assert set(result.lines[0].measurements) == {OURS, "openvino"}
     (note,) = session.notes
@@ -474,7 +488,7 @@ def made_up_suite(monkeypatch: pytest.MonkeyPatch, **entries: Entry) -> Suite:
         Part("forward+backward", ("forward", "backward"), Work.bytes(3e6)),
     )
     both = Competitor({"forward": int, "backward": int}, lambda: {"output": 1})
-    other = Case("second case", parts, {OURS: Entry(lambda threads: both)})
+    other = Case("second case", parts, {OURS: Entry(lambda place: both)})
     suite = suite_of(case, other)
     monkeypatch.setattr(suites, "load", lambda name: suite)
     return suite
@@ -495,8 +509,9 @@ def test_a_run_prints_blocks_summary_and_files(
         assert words in text
     assert text.count("peer is not installed (extra [bench])") == 1
     document = json.loads(file.read_text())
-    assert [result["case"] for result in document["results"]] == ["first case", "second case"]
-    first = document["results"][0]["lines"]
+    (made_up,) = document["suites"]
+    assert [result["case"] for result in made_up["results"]] == ["first case", "second case"]
+    first = made_up["results"][0]["lines"]
     assert [line["threads"] for line in first] == [1, 2]
     assert len(first[0]["competitors"]["other"]["rounds_seconds"]) >= 2
     assert first[0]["missing"] == {"peer": "peer is not installed (extra [bench])"}
@@ -523,7 +538,7 @@ def test_an_interrupt_prints_what_is_there(
     text = capsys.readouterr().out
     assert "second case: backward" in text
     assert "interrupted" in text
-    lines = json.loads(file.read_text())["results"][1]["lines"]
+    lines = json.loads(file.read_text())["suites"][0]["results"][1]["lines"]
     assert [(line["threads"], line["part"]) for line in lines] == [
         (threads, part) for threads in (1, 2) for part in ("backward", "forward+backward")
     ]
@@ -534,7 +549,7 @@ def test_an_interrupt_prints_what_is_there(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no_such_suite"], "invalid choice"),
+        (["no_such_suite"], "no suite is called 'no_such_suite': atrous_conv"),
         (["deform_conv", "--threads", "none"], "--threads"),
         (["deform_conv", "--threads", "0"], "positive"),
         (["deform_conv", "--cases", "no such case"], "no case has 'no such case'"),
@@ -551,27 +566,20 @@ def test_wrong_arguments_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_the_command_alone_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 0
-    text = capsys.readouterr().out
-    assert "deform_conv" in text
-    assert "atrous_conv" in text
-
-
 def test_cases_and_peers_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["deform_conv", "--list", "--cases", "mask forward"]) == 0
     names = capsys.readouterr().out.splitlines()
     assert names
     assert all("mask forward" in name for name in names)
     suite = suites.load("deform_conv")
-    (case,) = command.select(suite, "64->64", "openvino", quick=True)
+    (case,) = select(suite, "64->64", "openvino", quick=True)
     assert list(case.entries) == [OURS, "openvino"]
-    assert len(command.select(suite, "", None, quick=True)) < len(suite.cases)
+    assert len(select(suite, "", None, quick=True)) < len(suite.cases)
 
 
 def test_threads_are_distinct_and_rising() -> None:
-    assert command.parse_threads("2,1,2") == [1, 2]
-    assert command.parse_threads("all")[0] >= 1
+    assert parse_threads("2,1,2") == [1, 2]
+    assert parse_threads("all")[0] >= 1
 
 
 # What it looks like
@@ -599,7 +607,7 @@ def a_result() -> CaseResult:
         Line(
             "a case",
             "forward",
-            threads,
+            Place(threads),
             Work.flops(1e9),
             0.004,
             {
@@ -631,25 +639,6 @@ def test_columns_are_aligned() -> None:
     assert ours.index("1.26x") == peer.index("8.70x")
     assert any("liar" in row and row.count("refused") == 2 for row in rows)
     assert any("disturbed: other processes used 50% of the machine (2 threads)" in r for r in rows)
-
-
-@pytest.mark.parametrize("ending", ["png", "svg"])
-def test_the_chart_is_drawn(ending: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    plot.draw("a title", [a_result()], tmp_path / f"chart.{ending}")
-    chart = (tmp_path / f"chart.{ending}").read_bytes()
-    assert len(chart) > 5000
-    if ending == "svg":
-        for words in (b"A title", b"peer", b"8.70x", b"Thin ticks", b"Disturbed", b"50%"):
-            assert words in chart
-
-
-def test_a_chart_without_a_floor_is_an_error(tmp_path: Path) -> None:
-    result = a_result()
-    for line in result.lines:
-        line.floor_seconds = math.nan
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plot.draw("a title", [result], tmp_path / "chart.png")
 
 
 def test_json_has_no_numbers_that_are_not_numbers() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import engines
 from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
+from ..place import Place
 from ..torch_ops import Function, entry
 
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
@@ -80,7 +81,7 @@ class Problem:
             of["input"], of["weight"], padding=padding, dilation=dilation
         )
 
-    def openvino(self, threads: int) -> Competitor:
+    def openvino(self, place: Place) -> Competitor:
         """OpenVINO's Convolution."""
         tensors = self.tensors()
         weight = tensors.pop("weight")
@@ -91,9 +92,9 @@ class Problem:
                 nodes["input"], opset.constant(weight.numpy()), [1, 1], padding, padding, dilation
             )
 
-        return engines.openvino(build, tensors, threads)
+        return engines.openvino(build, tensors, place)
 
-    def onnxruntime(self, threads: int) -> Competitor:
+    def onnxruntime(self, place: Place) -> Competitor:
         """ONNX's Conv."""
         tensors = self.tensors()
         weight = tensors.pop("weight")
@@ -105,7 +106,7 @@ class Problem:
             dilations=[self.dilation] * 2,
         )
         shape = (self.batch, self.out_channels, self.height, self.width)
-        return engines.onnxruntime(node, tensors, {"weight": weight}, shape, threads)
+        return engines.onnxruntime(node, tensors, {"weight": weight}, shape, place)
 
 
 def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Case:

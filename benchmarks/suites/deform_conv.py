@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import engines
 from ..case import FLOOR, OURS, Case, Competitor, Entry, Part, Suite, Target, Work
+from ..place import Place
 from ..torch_ops import Function, Tensors, entry
 
 TORCHVISION, OPENVINO, ONNXRUNTIME = "torchvision", "openvino", "onnxruntime"
@@ -110,7 +111,7 @@ class Problem:
             of["input"], of["weight"], padding=padding, dilation=dilation
         )
 
-    def openvino(self, threads: int) -> Competitor:
+    def openvino(self, place: Place) -> Competitor:
         """OpenVINO's operator; its "bilinear_interpolation_pad" is our border "v2"."""
         tensors = self.tensors()
         weight = tensors.pop("weight")
@@ -131,9 +132,9 @@ class Problem:
                 bilinear_interpolation_pad=True,
             )
 
-        return engines.openvino(build, tensors, threads)
+        return engines.openvino(build, tensors, place)
 
-    def onnxruntime(self, threads: int) -> Competitor:
+    def onnxruntime(self, place: Place) -> Competitor:
         """ONNX's DeformConv."""
         tensors = self.tensors()
         weight = tensors.pop("weight")
@@ -148,7 +149,7 @@ class Problem:
             offset_group=self.offset_groups,
         )
         shape = (self.batch, self.out_channels, self.height, self.width)
-        return engines.onnxruntime(node, tensors, {"weight": weight}, shape, threads)
+        return engines.onnxruntime(node, tensors, {"weight": weight}, shape, place)
 
 
 def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Case:
@@ -191,7 +192,7 @@ def half_case(problem: Problem, tolerance: float) -> Case:
         OURS: entry(problem.tensors, problem.ours),
         OURS_FLOAT32: entry(single.tensors, single.ours, tolerance=tolerance),
     }
-    parts = (Part("forward", ("forward",), Work.flops(problem.flops)),)
+    parts = (Part("forward", ("forward",), Work.flops(problem.flops, problem.dtype)),)
     return Case(
         f"{problem} forward", parts, entries, (Target("forward", (OURS_FLOAT32,), NOT_SLOWER),)
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import engines
 from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..place import Place
 from ..torch_ops import Function, entry
 
 PYDENSECRF = "pydensecrf"
@@ -57,8 +58,9 @@ class Problem:
         terms: list[Any] = [Gaussian(*GAUSSIAN), Bilateral(*BILATERAL)]
         return lambda of: dense_crf(of["unary"], of["image"], pairwise=terms, iterations=ITERATIONS)
 
-    def pydensecrf(self, threads: int) -> Competitor:
+    def pydensecrf(self, place: Place) -> Competitor:
         """pydensecrf's, of one thread whatever it is given."""
+        engines.threads_of(place, "pydensecrf")
         engine = engines.require("pydensecrf.densecrf")
         import numpy as np
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import engines
 from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..place import Place
 from ..torch_ops import Function, entry
 
 TORCHVISION, OPENVINO, ONNXRUNTIME, OPENCV = "torchvision", "openvino", "onnxruntime", "opencv"
@@ -119,7 +120,7 @@ class Problem:
         suppress = getattr(engines.require("torchvision").ops, self.op)
         return lambda of: suppress(*of.values(), self.threshold)
 
-    def openvino(self, threads: int) -> Competitor:
+    def openvino(self, place: Place) -> Competitor:
         """OpenVINO's NonMaxSuppression-9, hard or Gaussian."""
         import numpy as np
 
@@ -144,9 +145,9 @@ class Problem:
         def read(selected: Tensor, scores: Tensor, count: Tensor) -> Tensor:
             return selected[: int(count[0]), 2].clone()
 
-        return engines.openvino(build, self._batch_of_one(), threads, read=read)
+        return engines.openvino(build, self._batch_of_one(), place, read=read)
 
-    def onnxruntime(self, threads: int) -> Competitor:
+    def onnxruntime(self, place: Place) -> Competitor:
         """ONNX's NonMaxSuppression."""
         constants = {
             "most": torch.tensor([self.count]),
@@ -155,14 +156,14 @@ class Problem:
         tensors = self._batch_of_one()
         node = engines.onnx_node("NonMaxSuppression", [*tensors, *constants])
         return engines.onnxruntime(
-            node, tensors, constants, None, threads, read=lambda selected: selected[:, 2].clone()
+            node, tensors, constants, None, place, read=lambda selected: selected[:, 2].clone()
         )
 
     def _batch_of_one(self) -> dict[str, Tensor]:
         tensors = self.tensors()
         return {"boxes": tensors["boxes"][None], "scores": tensors["scores"][None, None]}
 
-    def opencv(self, threads: int) -> Competitor:
+    def opencv(self, place: Place) -> Competitor:
         """OpenCV's NMSBoxes or NMSBoxesBatched, which take (x, y, width, height)."""
         boxes, *others = self.tensors().values()
         sizes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
@@ -174,7 +175,7 @@ class Problem:
         def call(cv2: Any) -> Tensor:
             return torch.from_numpy(getattr(cv2.dnn, name)(*arrays, 0.0, self.threshold)).long()
 
-        return engines.opencv(call, threads)
+        return engines.opencv(call, place)
 
     def case(self, *targets: Target, quick: bool = False) -> Case:
         """Everybody who has the op."""

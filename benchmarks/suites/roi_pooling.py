@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .. import engines
 from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
+from ..place import Place
 from ..torch_ops import Function, entry
 
 TORCHVISION, OPENVINO, ONNXRUNTIME = "torchvision", "openvino", "onnxruntime"
@@ -82,6 +84,10 @@ class Problem:
         random = torch.Generator().manual_seed(1)
         return {name: torch.randn(shape, generator=random) for name, shape in self.shapes().items()}
 
+    def constants(self) -> dict[str, Tensor]:
+        """Returns what has no gradient: the boxes."""
+        return {"boxes": self.boxes()}
+
     def work(self, *, backward: bool = False) -> Work:
         """Bytes read once and written once."""
         values = sum(math.prod(shape) for shape in self.shapes().values())
@@ -94,11 +100,11 @@ class Problem:
         """Our op."""
         from deformops import ops
 
-        boxes, options, scale = self.boxes(), self.options(), 1 / STRIDE
+        options, scale = self.options(), 1 / STRIDE
         pool = getattr(ops, self.op)
         if self.moved:
-            return lambda of: pool(of["input"], boxes, of["offset"], BINS, scale, **options)
-        return lambda of: pool(of["input"], boxes, BINS, scale, **options)
+            return lambda of: pool(of["input"], of["boxes"], of["offset"], BINS, scale, **options)
+        return lambda of: pool(of["input"], of["boxes"], BINS, scale, **options)
 
     def options(self) -> dict[str, Any]:
         """Our arguments beyond those that all ops of the family have."""
@@ -111,11 +117,10 @@ class Problem:
     def torchvision(self) -> Function:
         """torchvision's op of the same name."""
         pool = getattr(engines.require("torchvision").ops, self.op)
-        boxes, scale = self.boxes(), 1 / STRIDE
         options = {"sampling_ratio": SAMPLES} if self.op.endswith("align") else {}
-        return lambda of: pool(of["input"], boxes, BINS, scale, **options)
+        return lambda of: pool(of["input"], of["boxes"], BINS, 1 / STRIDE, **options)
 
-    def openvino(self, threads: int) -> Competitor:
+    def openvino(self, place: Place) -> Competitor:
         """OpenVINO's node for the op."""
         nodes: dict[str, Callable[[Any, Any], Any]] = {
             "roi_pool": self._roi_pooling,
@@ -126,7 +131,7 @@ class Problem:
         tensors, boxes = self.tensors(), self.boxes()
         # Aligned, they take the numbers of the images apart.
         tensors["boxes"] = boxes[:, 1:].contiguous() if self.op == "roi_align" else boxes
-        return engines.openvino(nodes[self.op], tensors, threads)
+        return engines.openvino(nodes[self.op], tensors, place)
 
     def _roi_pooling(self, opset: Any, of: Any) -> Any:
         return opset.roi_pooling(
@@ -162,7 +167,7 @@ class Problem:
             offsets=of["offset"],
         )
 
-    def onnxruntime(self, threads: int) -> Competitor:
+    def onnxruntime(self, place: Place) -> Competitor:
         """ONNX's MaxRoiPool or RoiAlign."""
         tensors, boxes = self.tensors(), self.boxes()
         constants = {}
@@ -188,7 +193,7 @@ class Problem:
                 spatial_scale=1 / STRIDE,
             )
         shape = (self.rois, self.channels, BINS, BINS)
-        return engines.onnxruntime(node, tensors, constants, shape, threads, opset=ONNX_OPSET)
+        return engines.onnxruntime(node, tensors, constants, shape, place, opset=ONNX_OPSET)
 
     def peers(self) -> set[str]:
         """Who has the op, in these semantics."""
@@ -204,13 +209,13 @@ class Problem:
 
 def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Case:
     """Inference, everybody who has the op."""
-    made = problem.tensors
+    made = partial(entry, problem.tensors, constants=problem.constants)
     entries = {
-        OURS: entry(made, problem.ours),
-        TORCHVISION: entry(made, problem.torchvision),
+        OURS: made(problem.ours),
+        TORCHVISION: made(problem.torchvision),
         OPENVINO: Entry(problem.openvino),
         ONNXRUNTIME: Entry(problem.onnxruntime),
-        OURS_NHWC: entry(made, problem.ours, channels_last=True),
+        OURS_NHWC: made(problem.ours, channels_last=True),
     }
     parts = (Part("forward", ("forward",), problem.work()),)
     return Case(f"{problem} forward", parts, _able(problem, entries), targets, quick)
@@ -218,11 +223,11 @@ def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Cas
 
 def training_case(problem: Problem, *targets: Target, quick: bool = False) -> Case:
     """Forward and the gradients of input and offset; the engines have none."""
-    made = problem.tensors
+    made = partial(entry, problem.tensors, constants=problem.constants, backward=True)
     entries = {
-        OURS: entry(made, problem.ours, backward=True),
-        TORCHVISION: entry(made, problem.torchvision, backward=True),
-        OURS_NHWC: entry(made, problem.ours, backward=True, channels_last=True),
+        OURS: made(problem.ours),
+        TORCHVISION: made(problem.torchvision),
+        OURS_NHWC: made(problem.ours, channels_last=True),
     }
     parts = (Part("backward", ("backward",), problem.work(backward=True)),)
     return Case(f"{problem} training", parts, _able(problem, entries), targets, quick)
