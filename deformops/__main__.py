@@ -44,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="deformops",
         description="Deformable layers, RoI pooling, NMS, dense CRFs, and networks of them.",
-        epilog=EPILOG,
+        epilog=f"commands:\n{_summaries()}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help="one of those below"
+    )
     for name, (module, summary) in COMMANDS.items():
         command = parsers.add_parser(
             name,
-            help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -70,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`deformops info | head`); nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _summaries() -> str:
+    """A line for each command."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 import importlib
 import inspect
 import io
@@ -11,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,6 +22,7 @@ from docs.tools import figures, hooks
 from docs.tools.blocks import Block, blocks
 from docs.tools.links import with_links
 from docs.tools.names import MODULES, place, public
+from docs.tools.running import run, run_examples
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -31,8 +30,6 @@ TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in 
 TEXTS["README.md"] = (ROOT / "README.md").read_text("utf-8")
 # That page's code needs what its shell commands build: test_example runs both.
 RUN = [name for name in TEXTS if name != "docs/add-an-op.md"]
-# The same line may be wrapped otherwise; numbers may differ in digits that are not printed.
-DOCTEST = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 OTHER_PROGRAMS = {"pip", "g++", "torchrun", "export", "cd", "learn()", "}", "learn"}
 
 
@@ -47,32 +44,17 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     torch.set_num_threads(threads)
 
 
-def run_examples(text: str, names: dict[str, Any], where: str) -> None:
-    """Runs what follows `>>>` and compares what it prints."""
-    test = doctest.DocTestParser().get_doctest(text, names, where, where, 0)
-    problems = io.StringIO()
-    doctest.DocTestRunner(optionflags=DOCTEST).run(test, out=problems.write, clear_globs=False)
-    names.update(test.globs)
-    assert not problems.getvalue(), problems.getvalue()
-
-
-def run_block(block: Block, names: dict[str, Any], where: str) -> None:
-    if block.language == "python":
-        lines = "\n" * (block.line - 1)
-        exec(compile(lines + block.text, where, "exec"), names)
-    elif block.language == "pycon":
-        run_examples(block.text, names, f"{where}:{block.line}")
-    elif block.run:
-        for _, *words in block.commands:
-            assert main(words) == 0, words
-
-
 @pytest.mark.parametrize("name", RUN)
 def test_code_runs(name: str) -> None:
     """The blocks of a page one after the other, as a reader would copy them."""
-    names: dict[str, Any] = {}
-    for block in blocks(TEXTS[name]):
-        run_block(block, names, name)
+    run(TEXTS[name], name)
+
+
+@pytest.mark.parametrize("file", ["README.md", "csrc/README.md", "csrc/simulation/README.md"])
+def test_links_to_files(file: str) -> None:
+    """Of pages outside the site; MkDocs checks the others."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / file).read_text("utf-8"))
+    assert [link for link in links if not (ROOT / file).parent.joinpath(link).exists()] == []
 
 
 def check_command(words: list[str]) -> None:

@@ -10,19 +10,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from PIL import Image
+
 from deformops.__main__ import COMMANDS, main
 from docs.tools.figures import FIGURES
 from docs.tools.links import with_links
 from docs.tools.names import place, public
+from docs.tools.running import run
 
 ROOT = Path(__file__).parents[2]
 _LINE = re.compile(r"^\{\{ (\w+)((?: [\w./-]+)*) \}\}$", re.MULTILINE)
@@ -42,12 +47,63 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     Raises:
         KeyError: a line asks for what there is not.
     """
-    return with_links(filled(markdown)).replace("<!-- run -->\n", "")
+    made = PageFolder(markdown)
+    with contextlib.closing(made):
+        return with_links(filled(markdown, made)).replace("<!-- run -->\n", "")
 
 
-def filled(markdown: str) -> str:
-    """A page with its lines `{{ ... }}` replaced; the names in what comes in are no links yet."""
-    return _LINE.sub(lambda match: _MAKERS[match[1]](*match[2].split()), markdown)
+def filled(markdown: str, made: PageFolder | None = None) -> str:
+    """A page with its lines `{{ ... }}` replaced, those for pictures if there is a folder of them.
+
+    The names in what comes in are no links yet.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        name, words = match[1], match[2].split()
+        if name == "pictures":
+            return pictures(made, *words) if made is not None else ""
+        return _MAKERS[name](*words)
+
+    return _LINE.sub(replaced, markdown)
+
+
+class PageFolder:
+    """The folder in which the code of a page runs, once, when a picture of it is asked for."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self, name: str) -> Path:
+        """A file that the code has written."""
+        if self.folder is None:
+            self.folder = tempfile.TemporaryDirectory()
+            before = Path.cwd()
+            os.chdir(self.folder.name)
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    run(self.page, "page")
+            finally:
+                os.chdir(before)
+        return Path(self.folder.name) / name
+
+    def close(self) -> None:
+        """Removes the folder."""
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def pictures(made: PageFolder, *names: str) -> str:
+    """Pictures side by side, each a part of the page itself."""
+    images = []
+    for name in names:
+        picture = Image.open(made.path(name)).convert("RGB")
+        picture.thumbnail((400, 300))
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=85)
+        source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+        images.append(f'<img alt="{name}" title="{name}" src="{source}">')
+    return f'<figure class="pictures">{"".join(images)}</figure>'
 
 
 def figure(name: str) -> str:
