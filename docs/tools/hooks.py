@@ -1,11 +1,12 @@
 """What MkDocs calls: lines `{{ ... }}` of pages become what they ask for.
 
-{{ figure NAME }}           a drawing of `docs.tools.figures`
-{{ help COMMAND }}          what `deformops COMMAND --help` prints; without COMMAND the program's
-{{ helps }}                 the same of every command, under headings
-{{ api MODULE NAME ... }}   descriptions, from docstrings; without names of all that is public
-{{ code FILE }}             a file of the repository as a block of code
-{{ page FILE }}             a Markdown file of the repository, but for its title
+- `{{ figure NAME }}`: a drawing of `docs.tools.figures`
+- `{{ pictures FILE ... }}`: what the code of the page writes, small
+- `{{ help COMMAND }}`: what `deformops COMMAND --help` prints; without COMMAND the program's
+- `{{ helps }}`: the same of every command, under headings
+- `{{ api MODULE NAME ... }}`: descriptions, from docstrings; without names of all that is public
+- `{{ code FILE }}`: a file of the repository as a block of code
+- `{{ page FILE }}`: a Markdown file of the repository without its title, with its pictures
 """
 
 from __future__ import annotations
@@ -101,8 +102,7 @@ def pictures(made: PageFolder, *names: str) -> str:
         picture.thumbnail((400, 300))
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=85)
-        source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-        images.append(f'<img alt="{name}" title="{name}" src="{source}">')
+        images.append(_image(name, data.getvalue(), "jpeg"))
     return f'<figure class="pictures">{"".join(images)}</figure>'
 
 
@@ -142,9 +142,22 @@ def code(file: str) -> str:
 
 
 def page(file: str) -> str:
-    """A Markdown file without its title; headings one level deeper, links to files as code."""
-    text = (ROOT / file).read_text("utf-8").partition("\n")[2]
-    return re.sub(r"\[([^]\n]+)\]\((?!https?:|#)[^)\n]+\)", r"`\1`", text)
+    """A Markdown file without its title; pictures become part of it, links to files code."""
+    path = ROOT / file
+
+    def link(match: re.Match[str]) -> str:
+        if match[1]:
+            return _image(match[2], path.parent.joinpath(match[3]).read_bytes(), "png")
+        return f"`{match[2]}`"
+
+    text = path.read_text("utf-8").partition("\n")[2]
+    return re.sub(r"(!?)\[([^]\n]+)\]\((?!https?:|#)([^)\n]+)\)", link, text)
+
+
+def _image(title: str, data: bytes, kind: str) -> str:
+    """A picture as a part of the page."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{title}" title="{title}" src="{source}">'
 
 
 _MAKERS: dict[str, Callable[..., str]] = {

@@ -12,6 +12,11 @@ MODULES = (
     "deformops.nets",
     "deformops.nets.detection",
     "deformops.training",
+    "deformops.training.detection.data",
+    "deformops.training.detection.trainer",
+    "deformops.training.detection.inference",
+    "deformops.training.detection.scores",
+    "deformops.training.detection.network",
     "deformops.analysis",
     "deformops.testing",
     "deformops.onnx",
@@ -39,13 +44,13 @@ def _is_described(value: Any, module: str, contents: dict[str, Any]) -> bool:
 
 
 def places() -> dict[str, str]:
-    """The place of each name that a text may have: of ops and layers alone, of others in full."""
-    found = {}
+    """The place of each name that a text may have: in full, and alone where it is no plain word."""
+    found: dict[str, str] = {}
     for module in MODULES:
         for name in public(module):
             found[f"{module}.{name}"] = place(module, name)
             if module == "deformops.ops":
                 found[f"deformops.{name}"] = place(module, name)
-            if module in ("deformops.ops", "deformops.nn"):
+            if module in ("deformops.ops", "deformops.nn") or name.lower() != name or "_" in name:
                 found.setdefault(name, place(module, name))
     return found
