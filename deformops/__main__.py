@@ -15,8 +15,10 @@ COMMANDS = {
     "crf": ("deformops.cli.crf", "refine labels along what a photo shows"),
     "train-seg": ("deformops.cli.train_seg", "train a segmentation network on a folder of photos"),
     "eval-seg": ("deformops.cli.eval_seg", "score a trained network on photos with labels"),
-    "train-det": ("deformops.cli.train_det", "train a detector on photos with boxes"),
     "segment": ("deformops.cli.segment", "label what a photo shows with a trained network"),
+    "train-det": ("deformops.cli.train_det", "train a detector on photos with boxes"),
+    "eval-det": ("deformops.cli.eval_det", "score a trained detector on photos with boxes"),
+    "detect": ("deformops.cli.detect", "find what a photo shows with a trained detector"),
     "demo": ("deformops.demo", "show on a photo what the ops do"),
 }
 

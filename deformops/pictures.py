@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from PIL import ExifTags, Image, ImageOps
 
 Labels = NDArray[np.int64]
 Colors = NDArray[np.uint8]
+Color = tuple[int, int, int]
 
 MOST_LABELS = 256
+# Saturation and value of the colours of classes.
+SHADES = ((0.9, 1.0), (0.9, 0.6), (0.5, 1.0))
 UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)
 
 
@@ -141,6 +145,18 @@ def voc_colors() -> Colors:
                     np.uint8
                 ) << 7 - bit
     return colors
+
+
+def class_colors(names: Sequence[str]) -> Colors:
+    """Colours of classes, [256, 3]: PASCAL VOC's where there is a background, which is black.
+
+    Else hues a golden section apart, bright, dark and pale by turns.
+    """
+    if names[0].lower() in ("background", "__background__"):
+        return voc_colors()
+    golden = (5**0.5 - 1) / 2
+    colors = [hsv_to_rgb(number * golden % 1, *SHADES[number % 3]) for number in range(256)]
+    return np.round(255 * np.array(colors)).astype(np.uint8)
 
 
 def size_of(shape: Sequence[Any]) -> str:

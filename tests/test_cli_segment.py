@@ -15,9 +15,9 @@ pytest.importorskip("PIL", reason="extra [nets] is not installed")
 from PIL import Image
 
 from deformops.__main__ import main
-from deformops.cli.segmentation import class_colors, with_legend
+from deformops.cli.segmentation import with_legend
 from deformops.ops import Bilateral, Gaussian, dense_crf
-from deformops.pictures import LabelMap, voc_colors
+from deformops.pictures import LabelMap, class_colors, voc_colors
 from deformops.training import Predictor
 from deformops.training.checkpoint import save
 from deformops.training.network import Network

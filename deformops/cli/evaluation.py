@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from deformops import training
 from deformops.cli.crf import PARTS
 from deformops.cli.progress import ProgressLine
+from deformops.cli.trained import trained
+from deformops.nets.segmenter import Segmenter
 from deformops.ops import Bilateral, Gaussian
 from deformops.training import (
     Confusion,
@@ -18,24 +20,18 @@ from deformops.training import (
     crf_ablation,
     find_split,
 )
-from deformops.training.checkpoint import load
 from deformops.training.network import Network
 
 
-def trained(arguments: argparse.Namespace, processes: Processes) -> tuple[Network, Predictor]:
-    """The network of a checkpoint with its weights.
+def segmenter(arguments: argparse.Namespace, processes: Processes) -> tuple[Network, Predictor]:
+    """The network of a checkpoint.
 
     Raises:
         ValueError: the file is no checkpoint.
         OSError: it cannot be read.
     """
-    state = load(arguments.weights)
-    network = Network.of(state["network"])
-    net = network.build()
-    try:
-        net.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{arguments.weights} does not fit its network: {error}") from error
+    network, net, state = trained(arguments.weights, Network, "train-seg")
+    assert isinstance(net, Segmenter)
     reduce = state["recipe"]["augmentation"]["reduce"]
     return network, Predictor(net.to(processes.device), reduce)
 
@@ -61,7 +57,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     processes = Processes.join(arguments.device)
     try:
         folder = find_split(arguments.data, arguments.split)
-        network, predictor = trained(arguments, processes)
+        network, predictor = segmenter(arguments, processes)
         photos = LabelledPhotos.of(folder, len(network.class_names), network.ignore)
         ways = crf_ablation(*terms(arguments), arguments.iterations)
         if not arguments.crf_ablation:

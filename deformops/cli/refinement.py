@@ -6,7 +6,6 @@ import argparse
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from deformops.analysis import mean_iou
 from deformops.cli.crf import PARTS
+from deformops.cli.output import save_picture
 from deformops.cli.progress import ProgressLine
 from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_probabilities
 from deformops.ops.pairwise import Pairwise
@@ -62,9 +62,9 @@ def refine(arguments: argparse.Namespace) -> None:
         ignored = 255 if arguments.unsure is None and given.indexed else arguments.unsure
         _report(given.labels, results, truth, arguments, ignored)
 
-    _save(refined.picture(), arguments.output)
+    save_picture(refined.picture(), arguments.output)
     if arguments.overlay is not None:
-        _save(refined.over(photo), arguments.overlay)
+        save_picture(refined.over(photo), arguments.overlay)
 
 
 def _same_size(file: Path, shape: tuple[int, ...], other: Path, others: tuple[int, ...]) -> None:
@@ -177,14 +177,6 @@ def _report(
     else:
         after = results[arguments.part]
         print(f"mean IoU {score(given)} before, {score(after)} after")
-
-
-def _save(picture: Any, file: Path) -> None:
-    try:
-        picture.save(file)
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{file} cannot be written: {error}") from error
-    print(f"wrote {file}")
 
 
 class _Progress(ProgressLine):

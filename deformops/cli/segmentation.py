@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from colorsys import hsv_to_rgb
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from deformops.cli.evaluation import terms, trained
+from deformops.cli.evaluation import segmenter, terms
+from deformops.cli.output import save_picture
 from deformops.cli.progress import ProgressLine
-from deformops.pictures import Colors, LabelMap, PictureError, read_photo, size_of, voc_colors
+from deformops.pictures import LabelMap, class_colors, read_photo, size_of
 from deformops.training import Processes, crf, in_tiles, most_probable
-
-# Saturation and value of colours.
-SHADES = ((0.9, 1.0), (0.9, 0.6), (0.5, 1.0))
 
 
 def segment(arguments: argparse.Namespace) -> int:
@@ -37,7 +33,7 @@ def segment(arguments: argparse.Namespace) -> int:
     """
     processes = Processes.join(arguments.device)
     colors = read_photo(arguments.photo)
-    network, predictor = trained(arguments, processes)
+    network, predictor = segmenter(arguments, processes)
     refine = crf(terms(arguments), arguments.iterations) if arguments.crf else most_probable
     line = ProgressLine()
 
@@ -64,22 +60,10 @@ def segment(arguments: argparse.Namespace) -> int:
         if shares[number]:
             share = shares[number] / found.labels.size
             print(f"  {network.class_names[number]:<22}{share:>8.1%}")
-    _save(with_legend(found.over(colors), found, network.class_names), arguments.output)
+    save_picture(with_legend(found.over(colors), found, network.class_names), arguments.output)
     if arguments.labels is not None:
-        _save(found.picture(), arguments.labels)
+        save_picture(found.picture(), arguments.labels)
     return 0
-
-
-def class_colors(names: Sequence[str]) -> Colors:
-    """Colours of classes, [256, 3]: PASCAL VOC's where there is a background, which is black.
-
-    Else hues a golden section apart, bright, dark and pale by turns.
-    """
-    if names[0].lower() in ("background", "__background__"):
-        return voc_colors()
-    golden = (5**0.5 - 1) / 2
-    colors = [hsv_to_rgb(number * golden % 1, *SHADES[number % 3]) for number in range(256)]
-    return np.round(255 * np.array(colors)).astype(np.uint8)
 
 
 def with_legend(picture: Image.Image, found: LabelMap, names: Sequence[str]) -> Image.Image:
@@ -105,11 +89,3 @@ def with_legend(picture: Image.Image, found: LabelMap, names: Sequence[str]) -> 
         draw.rectangle((x, top, x + 2 * height - pad, top + height), fill=color, outline="black")
         draw.text((x + 2 * height, top + height // 2), names[label], "black", font, anchor="lm")
     return sheet
-
-
-def _save(picture: Image.Image, file: Path) -> None:
-    try:
-        picture.save(file)
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{file} cannot be written: {error}") from error
-    print(f"wrote {file}")

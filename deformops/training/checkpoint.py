@@ -48,9 +48,12 @@ def load(file: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     expected = "expected a checkpoint of deformops train-seg or train-det"
+    with file.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError(f"{file}: {expected}, got what is no file of torch.save's")
     try:
         contents = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{file}: {expected}, got what torch.load refuses: {error}") from error
     if not isinstance(contents, dict) or "network" not in contents:
         raise ValueError(f"{file}: {expected}, got other contents")

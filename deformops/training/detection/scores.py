@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,11 +109,9 @@ class DetectionScores:
         within them counts neither way. Boxes are as `photos` has them: clipped.
 
         Raises:
-            ValueError: there is nothing to score, or the program is not there.
+            ValueError: there is nothing to score.
+            ModuleNotFoundError: pycocotools, the program, is not installed.
         """
-        self._objects()
-        if importlib.util.find_spec("pycocotools") is None:
-            raise ValueError("COCO's scores need pycocotools: pip install 'deformops-vision[nets]'")
         truth, said = self._coco_entries()
         # It tells of each step on the standard output.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -136,6 +133,7 @@ class DetectionScores:
 
     def _coco_entries(self) -> tuple[list[Entry], list[Entry]]:
         """The objects, and the detections."""
+        self._objects()
         truth, said = [], []
         for number, seen in sorted(self.found.items()):
             objects = self.photos.objects(number)

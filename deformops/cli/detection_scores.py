@@ -1,0 +1,99 @@
+"""What `deformops eval-det` does, and how scores of detectors are shown."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from deformops.cli.detection import detector
+from deformops.cli.progress import ProgressLine
+from deformops.training import Processes
+from deformops.training.detection.data import AnnotatedPhotos
+from deformops.training.detection.inference import evaluate_detector
+from deformops.training.detection.scores import DetectionScores
+
+#: Lines about wrong boxes that are printed.
+MOST_PROBLEMS = 5
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Scores a detector and prints the table.
+
+    Args:
+        arguments: of the command.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: a file or an option cannot be used.
+        OSError: likewise.
+    """
+    processes = Processes.join(arguments.device)
+    try:
+        network, predictor = detector(arguments, processes)
+        photos = AnnotatedPhotos.of(arguments.data, arguments.split, network.class_names)
+        line = ProgressLine(quiet=not processes.first)
+        scores = evaluate_detector(
+            predictor,
+            photos,
+            processes=processes,
+            on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
+        )
+        line.clear()
+    finally:
+        processes.leave()
+    if processes.first:
+        print(f"{network.name}, {len(photos)} photos of {arguments.data}, {arguments.split}")
+        for problem in problems(photos):
+            print(problem)
+        print(table(scores, coco=arguments.coco))
+    return 0
+
+
+def problems(photos: AnnotatedPhotos) -> Iterator[str]:
+    """Lines that tell of boxes that were wrong: the first, and how many more there are."""
+    for text in photos.problems[:MOST_PROBLEMS]:
+        yield f"  {text}"
+    more = len(photos.problems) - MOST_PROBLEMS
+    if more > 0:
+        yield f"  and {more} boxes more"
+
+
+def table(scores: DetectionScores, *, coco: bool = False) -> str:
+    """Average precision of each class and its mean, in columns for the ways of counting.
+
+    Args:
+        scores: what was found.
+        coco: with COCO's.
+    """
+    columns: dict[str, Tensor] = {
+        "area": scores.voc(),
+        "11 points": scores.voc(eleven_points=True),
+    }
+    summary: list[str] = []
+    if coco:
+        program = scores.coco()
+        columns["COCO"] = program.classes
+        summary = [_row(name, "", [None, None, value]) for name, value in program.summary.items()]
+    names = scores.photos.class_names
+    objects = scores.counts().tolist()
+    rows = [
+        _row(name, str(count), values)
+        for name, count, *values in zip(
+            names, objects, *(column.tolist() for column in columns.values()), strict=True
+        )
+    ]
+    means = [float(column.nanmean()) for column in columns.values()]
+    head = f"{'AP':<24}{'objects':>9}" + "".join(f"{name:>11}" for name in columns)
+    return "\n".join([head, *rows, _row("mean", str(sum(objects)), means), *summary])
+
+
+def _row(name: str, objects: str, values: Sequence[float | None]) -> str:
+    texts = [
+        "" if value is None else "-" if math.isnan(value) else f"{value:.2%}" for value in values
+    ]
+    return f"  {name:<22}{objects:>9}" + "".join(f"{text:>11}" for text in texts)
