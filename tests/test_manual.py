@@ -128,7 +128,7 @@ def test_examples_of_docstrings(module: str, name: str) -> None:
 def test_every_name_is_described_once() -> None:
     """By one `{{ api ... }}` of one page."""
     filled = "\n".join(hooks.filled(text) for name, text in TEXTS.items() if name != "README.md")
-    described = re.findall(r"^::: (\S+)$", filled, re.MULTILINE)
+    described = re.findall(r"^::: (?!deformops.simulation)(\S+)$", filled, re.MULTILINE)
     public_places = {place(module, name) for module in MODULES for name in public(module)}
     assert sorted(described) == sorted(public_places)
 
