@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from deformops.cli.alternation import alternate
 from deformops.cli.session import Session
 from deformops.cli.train_det import SETTINGS
 from deformops.cli.training_options import COMMON, chosen
@@ -57,6 +58,10 @@ def _train(arguments: argparse.Namespace, session: Session) -> int:
     torch.manual_seed(recipe.seed)
     net = network.build()
     going_on = arguments.resume and arguments.output.exists()
+    if arguments.schedule == "alternate":
+        session.prepare(network, net, going_on=False)
+        done = alternate(arguments, session, photos, network, net, recipe)
+        return 0 if done else 130
     trainer = DetectionTrainer(
         net, Scenes(photos), recipe, processes=session.processes, workers=arguments.workers
     )

@@ -34,6 +34,8 @@ class Session:
     def __init__(self, arguments: argparse.Namespace, processes: Processes) -> None:
         self.arguments = arguments
         self.processes = processes
+        self.stopped = False
+        """Whether somebody has asked for an end."""
 
     def say(self, text: str) -> None:
         """Prints a text, once for all processes."""
@@ -74,7 +76,7 @@ class Session:
         losses: dict[str, list[float]] = {}
         with Stop() as stop:
             while not trainer.done:
-                loss, stopped = trainer.step(stop.asked)
+                loss, self.stopped = trainer.step(stop.asked)
                 for name, value in {"loss": loss, **trainer.losses}.items():
                     losses.setdefault(name, []).append(value)
                 done = trainer.iteration
@@ -85,9 +87,9 @@ class Session:
                     line.clear()
                     self.say(f"step {done}: {means(losses)}, {pace:.3f} s a step, {left} left")
                     losses.clear()
-                if stopped or trainer.done or done % self.arguments.save_every == 0:
+                if self.stopped or trainer.done or done % self.arguments.save_every == 0:
                     self.write(file, trainer, network)
-                if stopped and not trainer.done:
+                if self.stopped and not trainer.done:
                     line.clear()
                     self.say(f"stopped after iteration {done}: --resume goes on from there")
                     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from deformops.cli.command import Command
 from deformops.cli.training_options import (
@@ -23,7 +24,18 @@ a process that is killed leaves a whole one, and a training that goes on with --
 it would have given without the interruption, bit by bit (on the CPU, with as many threads).
 Ctrl-C finishes the step, writes the file and ends with status 130.
 
-Both stages of a detector are learned at once ("approximate joint training").
+Both stages of a detector are learned at once ("approximate joint training"), or in four steps with
+--schedule alternate:
+
+  step  learns                      begins with             iterations  writes
+  1     proposals, convolutions     the initial weights     N           FILE.step1, FILE.proposals1
+  2     classes, convolutions       the initial weights     N / 2       FILE.step2
+  3     proposals                   step 2                  N           FILE.step3, FILE.proposals3
+  4     classes                     step 3                  N / 2       FILE.step4, FILE
+
+Steps 3 and 4 leave the convolutions as they are, bit by bit. Proposals are made once, for all that
+learns from them. With an ending, FILE.pt, names are FILE.step1.pt and so on. --resume goes on in
+the step that was interrupted.
 
 Several processes, here or on several machines, share each batch:
 
@@ -48,6 +60,9 @@ examples:
   Faster R-CNN as published:
     deformops train-det voc -o vgg16.pt --net faster-rcnn-vgg16 --weights vgg16.caffemodel \\
       --iterations 70000 --drops 0.714 --parts 2
+  and in four steps, each photo a step:
+    deformops train-det voc -o zf.pt --net faster-rcnn-zf --weights zf.caffemodel \\
+      --schedule alternate --iterations 80000 --batch 1
 """
 
 #: Options that are numbers of `DetectorSettings`, and those whose first number is of training.
@@ -111,6 +126,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, iterations=70000, batch=2, decays="of weights, and of biases, whose rate is doubled"
     )
     learning.add_argument(
+        "--schedule",
+        choices=("joint", "alternate"),
+        default="joint",
+        help="both stages at once, or in four steps: see above (default: joint)",
+    )
+    learning.add_argument(
+        "--step4",
+        choices=("py-faster-rcnn", "matlab"),
+        default="py-faster-rcnn",
+        help="its head is that of step 2 with new last layers, or with those of step 2 "
+        "(default: py-faster-rcnn)",
+    )
+    learning.add_argument(
         "--drops",
         type=float,
         nargs="*",
@@ -158,6 +186,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_running(parser)
 
 
+def beside(output: Path, what: str) -> Path:
+    """The file of a step: FILE.step1.pt of FILE.pt."""
+    return output.with_name(f"{output.stem}.{what}{output.suffix}")
+
+
 def check(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what can be wrong with the options, before anything is read."""
     for name in (*SETTINGS, "proposals"):
@@ -165,6 +198,9 @@ def check(arguments: argparse.Namespace) -> None:
         if value is not None and value < 0:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option}: expected 0 or more, got {value}")
+    first = beside(arguments.output, "step1")
+    if arguments.schedule == "alternate" and first.exists() and not arguments.resume:
+        raise ValueError(f"{first} is there already: --resume to go on with it, or another name")
     check_running(arguments)
 
 

@@ -1,0 +1,104 @@
+"""What `deformops train-det --schedule alternate` does: four steps, each with a file of its own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deformops.cli.progress import ProgressLine
+from deformops.cli.session import Session
+from deformops.cli.train_det import beside
+from deformops.nets.detection import Detector, TwoStageDetector
+from deformops.training.checkpoint import load, save
+from deformops.training.detection.alternation import beginning, four_steps, make_proposals
+from deformops.training.detection.data import AnnotatedPhotos
+from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection.scenes import Scenes
+from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
+
+
+def alternate(
+    arguments: argparse.Namespace,
+    session: Session,
+    photos: AnnotatedPhotos,
+    network: DetectionNetwork,
+    net: Detector,
+    recipe: DetectionRecipe,
+) -> bool:
+    """Does the four steps, those that are not done yet; returns whether all are done now.
+
+    Args:
+        arguments: of the command.
+        session: the run of it.
+        photos: what is learned.
+        network: what the network is.
+        net: as it begins.
+        recipe: of the first step.
+
+    Raises:
+        ValueError: a file or an option cannot be used.
+        OSError: likewise.
+    """
+    initial = {name: value.clone() for name, value in net.state_dict().items()}
+    before: dict[str, Tensor] = {}
+    proposals: list[Tensor] | None = None
+    for step, own in enumerate(four_steps(recipe), 1):
+        net = network.build()
+        net.load_state_dict(beginning(step, initial, before, net, arguments.step4))
+        trainer = DetectionTrainer(
+            net,
+            Scenes(photos, proposals),
+            own,
+            processes=session.processes,
+            workers=arguments.workers,
+        )
+        session.say(f"step {step} of 4: {own.stage}{', convolutions kept' * own.keep_shared}")
+        file = beside(arguments.output, f"step{step}")
+        if file.exists():
+            session.resume(trainer, network, file)
+        if not session.learn(trainer, network, file):
+            return False
+        if session.stopped and step < 4:
+            session.say(f"stopped after step {step}: --resume goes on from there")
+            return False
+        before = net.state_dict()
+        if own.stage == "proposals":
+            assert isinstance(net, TwoStageDetector)
+            file = beside(arguments.output, f"proposals{step}")
+            proposals = _proposals(session, net, network, photos, file)
+        else:
+            proposals = None
+    session.write(arguments.output, trainer, network)
+    session.say(f"wrote {arguments.output}")
+    return True
+
+
+def _proposals(
+    session: Session,
+    net: TwoStageDetector,
+    network: DetectionNetwork,
+    photos: AnnotatedPhotos,
+    file: Path,
+) -> list[Tensor]:
+    """Those of a file, if it is there; else they are made, and the file is written."""
+    if file.exists():
+        kept: Any = load(file).get("proposals")
+        if not isinstance(kept, list) or len(kept) != len(photos):
+            raise ValueError(f"{file}: expected the proposals of {len(photos)} photos")
+        return kept
+    line = ProgressLine(quiet=not session.processes.first)
+    made = make_proposals(
+        net,
+        photos,
+        network.size,
+        processes=session.processes,
+        on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
+    )
+    line.clear()
+    if session.processes.first:
+        save(file, {"network": network.state(), "proposals": made})
+    session.say(f"{sum(map(len, made)) / len(made):.0f} proposals for each photo: wrote {file}")
+    return made

@@ -1,0 +1,211 @@
+"""`deformops train-det`: what it learns, prints, writes, keeps, and says to what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("PIL", reason="extra [nets] is not installed")
+
+from deformops.__main__ import main
+from deformops.cli import alternation
+from deformops.training.checkpoint import load
+from deformops.training.detection.alternation import make_proposals
+from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection.trainer import DetectionTrainer
+from tests.detection_data import write_voc
+
+ROOT = Path(__file__).parents[1]
+SLIM = ("--net", "faster-rcnn-vgg16", "--width", "0.015625", "--anchor-scales", "1", "2")
+FEW = ("--min-size", "4", "--rois", "16", "--proposals", "32", "--sizes", "48", "--longest", "80")
+QUICK = ("--lr", "0.01", "--iterations", "4", "--device", "cpu")
+RESIDUAL = ("--net", "rfcn-resnet50", "--norm", "batch", "--width", "0.03125", "--hard-rois", "8")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_voc(tmp_path / "data")
+
+
+def train(data: Path, *words: str, output: str = "net.pt") -> int:
+    file = str(data.parent / output)
+    return main(["train-det", str(data), "-o", file, *SLIM, *FEW, *QUICK, *words])
+
+
+def weights(data: Path, file: str, part: str = "") -> dict[str, Tensor]:
+    """What a checkpoint has of a part of the network."""
+    model: dict[str, Tensor] = load(data.parent / file)["model"]
+    return {name: value for name, value in model.items() if name.startswith(part)}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, stage: str, at: int) -> None:
+    """Ctrl-C comes before a step of a stage."""
+    step = DetectionTrainer.step
+
+    def interrupting(trainer: DetectionTrainer, stop: bool = False) -> tuple[float, bool]:
+        if trainer.recipe.stage == stage and trainer.iteration == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(trainer, stop)
+
+    monkeypatch.setattr(DetectionTrainer, "step", interrupting)
+
+
+def test_train(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint says what the network is, and a line tells of each loss."""
+    words = ["--report-every", "2", "--preprocessing", "torchvision", "--anchors", "64"]
+    assert train(data, *words) == 0
+    text = capsys.readouterr().out
+    assert "2 photos, 2 classes: cell, wheel" in text
+    number = r"\d+\.\d{4}"
+    losses = rf"objectness {number}, rpn_box_reg {number}, classifier {number}, box_reg {number}"
+    assert re.search(rf"step 2: loss {number} \({losses}\), .* left\nstep 4: loss", text)
+    state = load(data.parent / "net.pt")
+    network = DetectionNetwork(
+        "faster-rcnn-vgg16",
+        ("cell", "wheel"),
+        {"width": 0.015625, "scales": (1.0, 2.0)},
+        "torchvision",
+        (48, 80),
+        {
+            **{"min_size": 4.0, "rois": 16, "anchors": 64, "positive_anchors": 32},
+            **{"proposals": (32, 300), "proposals_before": (192, 6000)},
+        },
+    )
+    assert DetectionNetwork.of(state["network"]) == network
+    assert state["iteration"] == 4
+    network.build().load_state_dict(state["model"])
+
+
+def test_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that is interrupted and goes on writes the file it would have written."""
+    assert train(data, output="whole.pt") == 0
+    with monkeypatch.context() as patch:
+        interrupted(patch, "joint", 1)
+        assert train(data) == 130
+    assert load(data.parent / "net.pt")["iteration"] == 3
+    assert train(data) == 1
+    assert train(data, "--resume") == 0
+    assert same(weights(data, "net.pt"), weights(data, "whole.pt"))
+
+
+def test_alternate(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step begins with what it should, moves what it learns, and leaves the rest bit by bit.
+
+    Interrupted in step 2, it goes on there, with the proposals that step 1 has made.
+    """
+    words = [*RESIDUAL, "--schedule", "alternate"]
+    assert train(data, *words) == 0
+    files = ["net.pt", *(f"net.{what}.pt" for what in ("proposals1", "proposals3"))]
+    files += [f"net.step{step}.pt" for step in range(1, 5)]
+    assert sorted(file.name for file in data.parent.glob("*.pt")) == sorted(files)
+
+    network = DetectionNetwork.of(load(data.parent / "net.pt")["network"])
+    torch.manual_seed(0)
+    start: dict[str, Tensor] = network.build().state_dict()
+    begins = {part: {n: v for n, v in start.items() if n.startswith(part)} for part in PARTS}
+    one, two, three, four = (
+        {part: weights(data, f"net.step{step}.pt", part) for part in PARTS} for step in range(1, 5)
+    )
+    assert same(one["roi_head"], begins["roi_head"])
+    assert same(two["rpn"], begins["rpn"])
+    for part, before, after in (
+        *(("trunk", begins, one), ("rpn", begins, one)),
+        *(("trunk", begins, two), ("trunk", one, two), ("roi_head", begins, two)),
+        *(("rpn", begins, three), ("rpn", one, three)),
+        *(("roi_head", two, four), ("roi_head", begins, four)),
+    ):
+        assert not same(before[part], after[part])
+    for part, before, after in (
+        *(("trunk", two, three), ("trunk", two, four)),
+        *(("roi_head", two, three), ("rpn", three, four)),
+    ):
+        assert same(before[part], after[part])
+    assert any("running_var" in name for name in two["trunk"])
+    assert same(weights(data, "net.pt"), weights(data, "net.step4.pt"))
+
+    with monkeypatch.context() as patch:
+        interrupted(patch, "head", 0)
+        assert train(data, *words, output="again.pt") == 130
+    assert load(data.parent / "again.step2.pt")["iteration"] == 2
+    assert not (data.parent / "again.pt").exists()
+    assert train(data, *words, output="again.pt") == 1
+    made: list[int] = []
+    make = make_proposals
+
+    def counted(*words: Any, **named: Any) -> list[Tensor]:
+        made.append(1)
+        return make(*words, **named)
+
+    monkeypatch.setattr(alternation, "make_proposals", counted)
+    assert train(data, *words, "--resume", output="again.pt") == 0
+    assert made == [1]
+    assert same(weights(data, "again.pt"), weights(data, "net.pt"))
+
+
+PARTS = ("trunk", "rpn", "roi_head")
+
+
+def test_torchrun(data: Path) -> None:
+    """Two processes do the four steps that one does with two parts."""
+    words = [*SLIM, *FEW, *QUICK, "--schedule", "alternate"]
+    assert train(data, "--schedule", "alternate", "--parts", "2", output="one.pt") == 0
+    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    output = ["-o", str(data.parent / "two.pt")]
+    process = subprocess.run(
+        [sys.executable, *runner, "deformops", "train-det", str(data), *output, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("step 3 of 4") == 1
+    one, two = (weights(data, name) for name in ("one.pt", "two.pt"))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "split": (["--split", "none"], "none"),
+    "option": (["--norm", "batch"], "faster-rcnn-vgg16: expected options among width"),
+    "sizes": (["--sizes", "90"], "sizes: expected numbers from 1 to the longest side"),
+    "rois": (["--rois", "-1"], "--rois: expected 0 or more, got -1"),
+    "output": (["-o", "no/such/net.pt"], "no/such is no folder"),
+    "lr": (["--lr", "1e30"], "the loss is .* smaller learning rate"),
+    "stages": (
+        ["--net", "class-aware-rpn-vgg16", "--schedule", "alternate"],
+        "net: expected a detector of two stages",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, says = BAD[name]
+    assert train(data, *words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("deformops train-det: ")
+    assert re.search(says, error), error
+
+
+def test_resume_with_other_options(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(data, "--iterations", "1") == 0
+    assert train(data, "--iterations", "1", "--resume", "--lr", "0.5") == 1
+    assert "lr: expected 0.01, as the checkpoint has it, got 0.5" in capsys.readouterr().err
+    assert train(data, "--iterations", "1", "--resume", "--anchor-scales", "1") == 1
+    assert "has another network" in capsys.readouterr().err
