@@ -29,6 +29,19 @@ ASAN_OPTIONS = {
     "handle_sigill": "0",
 }
 
+EPILOG = """\
+The builds: plain (fast: values, barriers, shared memory), race (each access is checked: races,
+bounds, reads of what nobody wrote), asan (AddressSanitizer and UndefinedBehaviorSanitizer).
+
+examples:
+  a script of yours, its kernels checked for races:
+    python -m deformops.simulation run race -- python script.py
+  memory transactions and bank conflicts by source line:
+    python -m deformops.simulation profile deform_conv2d --type float16
+  is what was planted noticed?
+    python -m deformops.simulation selftest --seeds 5
+"""
+
 
 def environment(build: str) -> dict[str, str]:
     """What a process needs in its environment to load a build.
@@ -89,7 +102,12 @@ def profile(op: str, tensors: Tensors, options: dict[str, bool], lines: int) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of ``python -m deformops.simulation``."""
-    parser = argparse.ArgumentParser(prog="python -m deformops.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m deformops.simulation",
+        description="Runs the package's CUDA kernels on the CPU and checks what they do.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a command with one of the builds chosen")
     run.add_argument("build", choices=simulation.BUILDS)

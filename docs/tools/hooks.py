@@ -7,6 +7,7 @@
 - `{{ api MODULE NAME ... }}`: descriptions, from docstrings; without names of all that is public
 - `{{ code FILE }}`: a file of the repository as a block of code
 - `{{ page FILE }}`: a Markdown file of the repository without its title, with its pictures
+- `{{ written FILE COMMAND }}`: the same if the file is there, else by which command it is made
 """
 
 from __future__ import annotations
@@ -154,6 +155,11 @@ def page(file: str) -> str:
     return re.sub(r"(!?)\[([^]\n]+)\]\((?!https?:|#)([^)\n]+)\)", link, text)
 
 
+def written(file: str, *command: str) -> str:
+    """A page that a command writes, if it has."""
+    return page(file) if (ROOT / file).exists() else f"`{' '.join(command)}` writes this page."
+
+
 def _image(title: str, data: bytes, kind: str) -> str:
     """A picture as a part of the page."""
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -167,4 +173,5 @@ _MAKERS: dict[str, Callable[..., str]] = {
     "api": api,
     "code": code,
     "page": page,
+    "written": written,
 }
