@@ -112,7 +112,7 @@ class Case:
     entries: Mapping[str, Entry]
     targets: tuple[Target, ...] = ()
     quick: bool = False  # belongs to the short selection of --quick
-    call_seconds: float = 0.05  # about, of the slower competitors: for the plan of a run
+    call_seconds: float = 0.0  # about, where no work tells: for the plan of a run
 
     def with_peers(self, names: Sequence[str]) -> Case:
         """Returns the case with ours and, of the others, only those called ``names``."""

@@ -1,8 +1,9 @@
-"""``python -m benchmarks kernels``: what the CUDA kernels take of a multiprocessor, and a gate.
+"""``python -m benchmarks kernels``: what the CUDA kernels take and move, and a gate.
 
 nvcc's own report on registers, shared memory, stack and spills is kept beside every object when the
 library is built. Here it becomes a table, with the occupancy that follows, and is held against the
-record in kernels.json. Nothing in it is a time.
+record in kernels.json. What launches move and compute is counted on the simulated device
+(`launches`), with the time that GPUs need for it at the least: predicted, unless there is a GPU.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+
+import torch
+
+from . import launches
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "csrc"
@@ -125,20 +131,23 @@ def demangle(symbols: Sequence[str]) -> list[str]:
     answer = subprocess.run(
         ["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True
     )
+    return [readable(line) for line in answer.stdout.splitlines()]
+
+
+def readable(name: str) -> str:
+    """A demangled name without namespaces and arguments, and with the names of enumerators."""
     enumerators = _enumerators()
 
     def enumerator(match: re.Match[str]) -> str:
         names = enumerators.get(match[1], [])
         return names[int(match[2])] if int(match[2]) < len(names) else match[0]
 
-    names = []
-    for line in answer.stdout.splitlines():
-        name = re.sub(r"\(anonymous namespace\)::|_GLOBAL__N_\w+::|deformops::(cuda::)?", "", line)
-        name = re.sub(r"\((\w+)\)(\d+)", enumerator, name)
-        names.append(name.removeprefix("void ").partition("(")[0].replace("> >", ">>"))
-    return names
+    name = re.sub(r"\(anonymous namespace\)::|_GLOBAL__N_\w+::|deformops::(cuda::)?", "", name)
+    name = re.sub(r"\((\w+)\)(\d+)", enumerator, name)
+    return name.removeprefix("void ").partition("(")[0].replace("> >", ">>")
 
 
+@cache
 def _enumerators() -> dict[str, list[str]]:
     """Enumeration -> its values' names, for those that have no numbers of their own."""
     found = {}
@@ -302,6 +311,13 @@ where there are any.
 """
 
 
+LAUNCHES = f"""## What launches move and compute
+
+Written by `{UPDATE}-launches`; do not edit.
+
+"""
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -313,24 +329,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="fail on spills, on more registers than recorded"
     )
     what.add_argument("--update", action="store_true", help=f"write {RECORD.name} and {TABLE.name}")
+    what.add_argument(
+        "--update-launches",
+        action="store_true",
+        help=f"count on the simulated device, minutes; write {launches.RECORD.name} and "
+        f"{TABLE.name}",
+    )
     parser.add_argument(
         "--build", type=Path, metavar="FOLDER", help="a build tree (default: the newest in build/)"
     )
     options = parser.parse_args(arguments)
+    if options.update_launches:
+        return _update_launches()
     try:
         folder = options.build or _newest_build()
-        if folder is None:
-            print("kernels: no build with nvcc in build/: nothing to look at (see make build)")
-            return 0
-        kernels = read_build(folder)
+        kernels = read_build(folder) if folder else None
     except ReportError as error:
         print(f"kernels: {error}", file=sys.stderr)
         return 1
-    if options.update:
+    if kernels is None and (options.update or options.check):
+        print("kernels: no build with nvcc in build/: nothing to look at (see make build)")
+        return 0
+    if options.update and kernels is not None:
         return _update(kernels)
-    if options.check:
+    if options.check and kernels is not None:
         return _check(kernels)
-    print(table(kernels), end="")
+    if kernels is None:
+        print("No build with nvcc in build/ (see make build): kernels as they were recorded.\n")
+    _print(load_record() if kernels is None else kernels)
+    return 0
+
+
+def _print(kernels: Kernels) -> None:
+    """Prints both tables; with a GPU, measured times stand beside those predicted."""
+    print(f"{table(kernels)}\n{launches.legend()}")
+    rows = launches.load_record()
+    if not torch.cuda.is_available():
+        print(launches.table(rows, _occupancy(kernels)), end="")
+        return
+    measured = launches.measure(rows)
+    device = torch.cuda.get_device_name()
+    print(launches.table(rows, _occupancy(kernels), measured, device), end="")
+
+
+def _occupancy(kernels: Kernels) -> Callable[[str, str], float | None]:
+    """Looks a kernel's occupancy up; None where it is not known."""
+
+    def occupancy(name: str, architecture: str) -> float | None:
+        kernel = kernels.get(name)
+        return kernel.occupancy(architecture) if kernel and architecture in kernel.usage else None
+
+    return occupancy
+
+
+def page(kernels: Kernels) -> str:
+    """What kernels.md holds."""
+    counted = launches.table(launches.load_record(), _occupancy(kernels))
+    return f"{HEAD}{table(kernels)}\n{LAUNCHES}{launches.legend()}\n{counted}"
+
+
+def _update_launches() -> int:
+    try:
+        rows = launches.count()
+    except (ImportError, OSError) as error:
+        print(f"kernels: no simulated device here (make simulated): {error}", file=sys.stderr)
+        return 1
+    launches.RECORD.write_text(launches.dump(rows))
+    TABLE.write_text(page(load_record()))
+    print(f"kernels: recorded {len(rows)} rows of launches")
     return 0
 
 
@@ -353,7 +419,7 @@ def _update(kernels: Kernels) -> int:
         )
         return 1
     RECORD.write_text(dump(kernels))
-    TABLE.write_text(HEAD + table(kernels))
+    TABLE.write_text(page(kernels))
     print(f"kernels: recorded {len(kernels)} kernels")
     return 0
 

@@ -10,9 +10,11 @@ from .case import OURS, Case, Suite
 from .place import Place
 from .rotation import Effort
 
-# What building, comparing and the first calls take, and a process that measures memory; as a rule.
-PREPARE_SECONDS = 0.8
-MEMORY_SECONDS = 1.3
+# What building takes, and a process that measures memory; as a rule.
+PREPARE_SECONDS = 0.4
+MEMORY_SECONDS = 0.6
+# How fast a competitor is, as a rule: flops or bytes a second.
+USUAL = {"flops": 150e9, "bytes": 0.3e9}
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,14 @@ class Plan:
     def seconds(self, case: Case) -> float:
         """Returns about how long a case takes: a guess, made before anything is known of it."""
         entries = [e for e in case.entries.values() if self.effort.slow or not e.slow]
+        works = [part.work for part in case.parts if part.work]
+        call = max([case.call_seconds, *(work.amount / USUAL[work.unit] for work in works)])
         effort = self.effort
-        turns = max(effort.min_seconds, effort.min_rounds * case.call_seconds)
-        least = min(turns, effort.max_seconds + case.call_seconds)
-        total = len(entries) * len(self.places) * (least + PREPARE_SECONDS + 2 * case.call_seconds)
-        return total + self.memory * len(entries) * (MEMORY_SECONDS + case.call_seconds)
+        turns = max(effort.min_seconds, effort.min_rounds * call)
+        turns = min(turns, effort.max_seconds + call)
+        # Every competitor is also called once to be compared and once to be known.
+        total = len(self.places) * (turns + PREPARE_SECONDS + 2 * call)
+        return len(entries) * (total + self.memory * (MEMORY_SECONDS + call))
 
     def describe(self) -> list[str]:
         """Returns a line for each suite, and one for all."""

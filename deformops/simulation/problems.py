@@ -18,6 +18,8 @@ CHANNELS, SIZE = 64, 64
 TAPS = 9
 MAP, STRIDE = (38, 50), 16
 BOXES, BINS = 12, 7
+# Boxes that overlap, points of a small photo, and the labels of a dense CRF there.
+OVERLAPPING, PHOTO, LABELS, STEPS = 512, (32, 48), 21, 5
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Tensors:
 
     dtype: torch.dtype
     channels_last: bool
+    device: str = "cpu"
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Normally distributed numbers."""
         generator = torch.Generator().manual_seed(sum(shape))
-        tensor = (scale * torch.randn(shape, generator=generator)).to(self.dtype)
+        tensor = scale * torch.randn(shape, generator=generator)
+        tensor = tensor.to(device=self.device, dtype=self.dtype)
         if self.channels_last and len(shape) == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
@@ -127,7 +131,11 @@ def problems(
         half = size * (0.1 + 0.15 * torch.rand(BOXES, 2, generator=random))
         corners = [(centre - half).clamp(min=0), (centre + half).minimum(size - STRIDE)]
         rows = torch.cat([torch.zeros(BOXES, 1), *corners], 1)
-        return rows.double() if tensors.dtype == torch.float64 else rows
+        return at_least_float(rows)
+
+    def at_least_float(values: Tensor) -> Tensor:
+        """The type that coordinates have beside maps of this type, or at least float."""
+        return values.to(tensors.device, torch.promote_types(tensors.dtype, torch.float32))
 
     def roi_pool() -> Problem:
         input, rows = tensors.normal(1, CHANNELS, *MAP), boxes()
@@ -157,6 +165,62 @@ def problems(
         arguments = (grad_output, input, rows, offset, *bins, *moves)
         return problem("roi_average_backward", read, *arguments, [True, mean.moved])
 
+    def overlapping() -> tuple[Tensor, Tensor]:
+        """Boxes and scores, in clusters of about 20, as proposals come."""
+        random = torch.Generator().manual_seed(0)
+        centre = 600 * torch.rand(OVERLAPPING // 20, 2, generator=random)
+        centre = centre.repeat(21, 1)[:OVERLAPPING] + 8 * torch.randn(
+            OVERLAPPING, 2, generator=random
+        )
+        half = 20 + 20 * torch.rand(OVERLAPPING, 2, generator=random)
+        boxes = torch.cat([centre - half, centre + half], 1)
+        return at_least_float(boxes), at_least_float(torch.rand(OVERLAPPING, generator=random))
+
+    def box_iou() -> Problem:
+        boxes, _ = overlapping()
+        return problem("box_iou", (boxes, boxes), boxes, boxes)
+
+    def nms() -> Problem:
+        inputs = overlapping()
+        return problem("nms", inputs, *inputs, None, 0.5)
+
+    def soft_nms() -> Problem:
+        inputs = overlapping()
+        return problem("soft_nms", inputs, *inputs, 0.3)
+
+    def features() -> Tensor:
+        """Places and colours of a small photo, as a bilateral kernel sees them: [1, M, 5]."""
+        y, x = torch.meshgrid(*(torch.arange(size) for size in PHOTO), indexing="ij")
+        random = torch.Generator().manual_seed(0)
+        colours = torch.stack([(x + y) / 8, y / 4, x / 6]) + torch.rand(3, *PHOTO, generator=random)
+        places = torch.cat([torch.stack([y, x]) / 20, colours]).flatten(1)
+        return at_least_float(places.T[None].contiguous())
+
+    def lattice() -> tuple[Tensor, list[Tensor]]:
+        """Barycentric weights, and what of the structure is integers."""
+        vertex, weight, *others = ops.lattice_build(features())
+        return weight, [vertex, *others]
+
+    def lattice_build() -> Problem:
+        inputs = (features(),)
+        return problem("lattice_build", inputs, *inputs)
+
+    def values() -> Tensor:
+        """Values of all labels at all points."""
+        return at_least_float(tensors.normal(PHOTO[0] * PHOTO[1], LABELS))
+
+    def lattice_filter() -> Problem:
+        weight, structure = lattice()
+        inputs = (values(), weight, *structure)
+        return problem("lattice_filter", inputs, values(), weight, weight, *structure, False)
+
+    def mean_field() -> Problem:
+        weight, structure = lattice()
+        unary = values().T[None].contiguous()
+        attraction = at_least_float(torch.tensor(3.0))
+        lists = [[part] for part in (weight, weight, *structure, attraction)]
+        return problem("mean_field", (unary, weight, *structure), unary, *lists, [], None, STEPS)
+
     averages = {
         name + suffix: partial(average, name, backward=bool(suffix))
         for name in MEANS
@@ -170,5 +234,11 @@ def problems(
         contract_columns,
         roi_pool,
         roi_pool_backward,
+        box_iou,
+        nms,
+        soft_nms,
+        lattice_build,
+        lattice_filter,
+        mean_field,
     )
     return {function.__name__: function for function in others} | averages
