@@ -65,7 +65,7 @@ bench: build $(stamps)/bench  ## run the benchmarks (SUITES="deform_conv" BENCH_
 	$(call say,running the benchmarks)
 	@$(python) -m benchmarks $(SUITES) $(BENCH_ARGS)
 
-docs: build $(stamps)/docs  ## build the manual into build/docs
+docs: build $(stamps)/docs $(stamps)/viz  ## build the manual into build/docs
 	$(call say,building the manual)
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs --quiet build --strict
 
