@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deformops.nets import resnet, vgg
+from deformops.nets._stages import Norm
 from deformops.nets._width import scaled
 from deformops.nets.grid import cut
 from deformops.nets.preprocessing import TORCHVISION_RGB, Preprocessing
@@ -165,7 +166,7 @@ class DeepLabResNet(Segmenter):
         *,
         blocks: tuple[int, int, int, int] = RESNET101,
         style: resnet.Style = "caffe",
-        norm: resnet.Norm = "frozen",
+        norm: Norm = "frozen",
         width: float = 1.0,
         output_stride: int = 8,
         rates: Sequence[int] = ASPP_L,
@@ -319,7 +320,7 @@ class DeformableDeepLab(Segmenter):
         blocks: tuple[int, int, int, int] = RESNET101,
         deformable_layers: int = 3,
         style: resnet.Style = "caffe",
-        norm: resnet.Norm = "frozen",
+        norm: Norm = "frozen",
         width: float = 1.0,
         output_stride: int = 16,
         border: str = "v2",

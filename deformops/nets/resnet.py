@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from deformops.nets._stages import Norm, StagedNetwork, batch_norm
 from deformops.nets._width import scaled
-from deformops.nn import AtrousConv2d, CaffeMaxPool2d, DeformConv2dPack, FrozenBatchNorm2d
+from deformops.nn import AtrousConv2d, CaffeMaxPool2d, DeformConv2dPack
 from deformops.nn import _initial as initial
 
 #: Blocks of res2, res3, res4 and res5.
 RESNET50 = (3, 4, 6, 3)
 RESNET101 = (3, 4, 23, 3)
 
-Norm = Literal["batch", "frozen"]
 Style = Literal["caffe", "torchvision"]
 
 
@@ -46,21 +45,21 @@ class Bottleneck(nn.Module):
         project: bool = False,
     ) -> None:
         super().__init__()
-        batch_norm = _batch_norm(norm)
+        normalisation = batch_norm(norm)
         first, second = (stride, 1) if style == "caffe" else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
-        self.bn1 = batch_norm(channels)
+        self.bn1 = normalisation(channels)
         self.conv2: nn.Module = AtrousConv2d(
             channels, channels, 3, second, padding=dilation, dilation=dilation, bias=False
         )
-        self.bn2 = batch_norm(channels)
+        self.bn2 = normalisation(channels)
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
-        self.bn3 = batch_norm(4 * channels)
+        self.bn3 = normalisation(4 * channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = (
             nn.Sequential(
                 nn.Conv2d(in_channels, 4 * channels, 1, stride, bias=False),
-                batch_norm(4 * channels),
+                normalisation(4 * channels),
             )
             if project
             else None
@@ -96,7 +95,7 @@ class Bottleneck(nn.Module):
         self.conv2.weight = nn.Parameter(conv.weight)
 
 
-class ResNetTrunk(nn.Module):
+class ResNetTrunk(StagedNetwork):
     """All of a ResNet but its classifier.
 
         layer     names           at width 1            stride of the output
@@ -151,7 +150,6 @@ class ResNetTrunk(nn.Module):
         offset_groups: int = 1,
         offset_dilation: int | None = 1,
     ) -> None:
-        super().__init__()
         if style not in ("caffe", "torchvision"):
             raise ValueError(f"style: expected 'caffe' or 'torchvision', got {style!r}")
         if output_stride not in (8, 16, 32):
@@ -160,15 +158,11 @@ class ResNetTrunk(nn.Module):
             raise ValueError(
                 f"deformable_layers: expected 0 to {sum(blocks)}, got {deformable_layers}"
             )
+        pool, usual = (CaffeMaxPool2d, 0) if style == "caffe" else (nn.MaxPool2d, 1)
+        super().__init__(width, norm, pool(3, 2, usual if pool_padding is None else pool_padding))
         self.blocks = blocks
         self.output_stride = output_stride
-        stem = scaled(64, width)
-        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
-        self.bn1 = _batch_norm(norm)(stem)
-        self.relu = nn.ReLU(inplace=True)
-        pool, usual = (CaffeMaxPool2d, 0) if style == "caffe" else (nn.MaxPool2d, 1)
-        self.maxpool = pool(3, 2, usual if pool_padding is None else pool_padding)
-        channels, reached, dilation = stem, 4, 1
+        reached, dilation = 4, 1
         for stage, count in enumerate(blocks, start=1):
             planes = scaled(64 * 2 ** (stage - 1), width)
             stride, first_dilation = (1 if stage == 1 else 2), dilation
@@ -180,7 +174,7 @@ class ResNetTrunk(nn.Module):
             for block in range(count):
                 layer.append(
                     Bottleneck(
-                        channels,
+                        self.channels,
                         planes,
                         stride=stride if block == 0 else 1,
                         dilation=first_dilation if block == 0 else dilation,
@@ -189,32 +183,14 @@ class ResNetTrunk(nn.Module):
                         project=block == 0,
                     )
                 )
-                channels = 4 * planes
+                self.channels = 4 * planes
             self.add_module(f"layer{stage}", layer)
-        self.channels = channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 initial.he(module, "fan_out")
         bottlenecks = [module for module in self.modules() if isinstance(module, Bottleneck)]
         for bottleneck in bottlenecks[len(bottlenecks) - deformable_layers :]:
             bottleneck.deform(border, offset_groups, offset_dilation)
-
-    def stages(self) -> Iterator[nn.Sequential]:
-        """res2 to res5."""
-        for stage in range(1, 5):
-            yield self.get_submodule(f"layer{stage}")  # type: ignore[misc]
-
-    def maps(self, images: Tensor) -> Iterator[Tensor]:
-        """The outputs of res2 to res5."""
-        values = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for stage in self.stages():
-            values = stage(values)
-            yield values
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The output of res5."""
-        *_, last = self.maps(images)
-        return last
 
 
 class ResNet(ResNetTrunk):
@@ -288,10 +264,3 @@ def _letter(index: int, count: int, blocks: tuple[int, ...]) -> str:
     if blocks == RESNET101 and count > 3 and index > 0:
         return f"b{index}"
     return "abcdef"[index]
-
-
-def _batch_norm(norm: str) -> type[nn.BatchNorm2d]:
-    norms = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}
-    if norm not in norms:
-        raise ValueError(f"norm: expected one of {tuple(norms)}, got {norm!r}")
-    return norms[norm]

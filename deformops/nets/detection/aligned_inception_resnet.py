@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
+from deformops.nets._stages import Norm, StagedNetwork, batch_norm
 from deformops.nets._width import scaled
-from deformops.nets.resnet import Norm, _batch_norm
 from deformops.nn import AtrousConv2d
 from deformops.nn import _initial as initial
 
@@ -50,11 +48,11 @@ class InceptionResidualBlock(nn.Module):
         project: bool = False,
     ) -> None:
         super().__init__()
-        batch_norm = _batch_norm(norm)
+        normalisation = batch_norm(norm)
         p, half = channels, max(1, channels // 2)
 
         def conv1x1(before: int, after: int, stride: int = 1) -> list[nn.Module]:
-            return [nn.Conv2d(before, after, 1, stride, bias=False), batch_norm(after)]
+            return [nn.Conv2d(before, after, 1, stride, bias=False), normalisation(after)]
 
         def conv3x3(size: int, stride: int = 1) -> nn.Module:
             return AtrousConv2d(size, size, 3, stride, dilation, dilation, bias=False)
@@ -64,11 +62,13 @@ class InceptionResidualBlock(nn.Module):
             *conv1x1(in_channels, half),
             nn.ReLU(True),
             conv3x3(half, stride),
-            batch_norm(half),
+            normalisation(half),
             nn.ReLU(True),
             conv3x3(half),
         )
-        self.joined = nn.Sequential(batch_norm(p + half), nn.ReLU(True), *conv1x1(p + half, 4 * p))
+        self.joined = nn.Sequential(
+            normalisation(p + half), nn.ReLU(True), *conv1x1(p + half, 4 * p)
+        )
         self.shortcut = (
             nn.Sequential(*conv1x1(in_channels, 4 * p, stride)) if project else nn.Identity()
         )
@@ -81,7 +81,7 @@ class InceptionResidualBlock(nn.Module):
         return result
 
 
-class AlignedInceptionResNetTrunk(nn.Module):
+class AlignedInceptionResNetTrunk(StagedNetwork):
     """All of Aligned-Inception-ResNet but its classifier.
 
         layer     names           what                                  stride of the output
@@ -121,15 +121,10 @@ class AlignedInceptionResNetTrunk(nn.Module):
         output_stride: int = 32,
         blocks: tuple[int, int, int, int] = BLOCKS,
     ) -> None:
-        super().__init__()
         if output_stride not in (16, 32):
             raise ValueError(f"output_stride: expected 16 or 32, got {output_stride}")
-        stem = scaled(64, width)
-        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
-        self.bn1 = _batch_norm(norm)(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1)
-        channels, atrous = stem, output_stride == 16
+        super().__init__(width, norm, nn.MaxPool2d(3, 2, 1))
+        atrous = output_stride == 16
         for stage, count in enumerate(blocks, start=1):
             p = scaled(64 * 2 ** (stage - 1), width)
             last = stage == len(blocks) and atrous
@@ -137,7 +132,7 @@ class AlignedInceptionResNetTrunk(nn.Module):
             for block in range(count):
                 layer.append(
                     InceptionResidualBlock(
-                        channels,
+                        self.channels,
                         p,
                         stride=2 if block == 0 and stage > 1 and not last else 1,
                         dilation=2 if last else 1,
@@ -145,29 +140,11 @@ class AlignedInceptionResNetTrunk(nn.Module):
                         project=block == 0,
                     )
                 )
-                channels = 4 * p
+                self.channels = 4 * p
             self.add_module(f"layer{stage}", layer)
-        self.channels = channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 initial.he(module, "fan_out")
-
-    def stages(self) -> Iterator[nn.Sequential]:
-        """The four stages."""
-        for stage in range(1, 5):
-            yield self.get_submodule(f"layer{stage}")  # type: ignore[misc]
-
-    def maps(self, images: Tensor) -> Iterator[Tensor]:
-        """The outputs of the four stages."""
-        values = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for stage in self.stages():
-            values = stage(values)
-            yield values
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The output of the last stage."""
-        *_, last = self.maps(images)
-        return last
 
 
 class AlignedInceptionResNet(AlignedInceptionResNetTrunk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -81,7 +82,7 @@ class DetectorSettings:
     detections: int = 100
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """What detectors of one and of two stages share: a trunk, anchors and what these learn.
 
     Args:
@@ -159,12 +160,13 @@ class Detector(nn.Module):
         objects = stack_targets(targets, like=images.new_empty(0, dtype=places))
         return self.losses(images, image_sizes, objects, image_scales, generator)
 
+    @abstractmethod
     def detect(
         self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
     ) -> Detections:
         """The objects of images; see `forward`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(
         self,
         images: Tensor,
@@ -174,7 +176,6 @@ class Detector(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Losses:
         """The losses of images with objects; see `forward`."""
-        raise NotImplementedError
 
     def anchor_losses(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -39,12 +39,11 @@ def faster_rcnn(
     classes: int = 21,
     *,
     width: float = 1.0,
-    ratios: Sequence[float] = (0.5, 1.0, 2.0),
-    scales: Sequence[float] = (8.0, 16.0, 32.0),
     dropout: float | None = None,
     deformable_rois: bool = False,
     sigmoid: bool = False,
     settings: DetectorSettings | None = None,
+    **anchors: Any,
 ) -> TwoStageDetector:
     """Faster R-CNN.
 
@@ -60,12 +59,12 @@ def faster_rcnn(
         trunk: see `Trunk`.
         classes: C, background (0) and the classes to find.
         width: fraction of the channels of all layers but the last; the trunk has its own.
-        ratios: of the anchors, height / width.
-        scales: of the anchors, their sides in strides of the trunk.
         dropout: the probability that a value of fc6 and fc7 is left out. None: as above.
         deformable_rois: whether RoI pooling is deformable.
         sigmoid: whether an anchor has one logit, instead of scores of background and object.
         settings: all numbers of training and test.
+        **anchors: their `ratios`, `scales` (sides in strides of the trunk) and `family`; see
+            `base_anchors`.
 
     Returns:
         The detector.
@@ -87,14 +86,8 @@ def faster_rcnn(
         sizes["dropout"] = dropout
     head = FullyConnectedHead(trunk.deeper_channels, classes, deformable=deformable_rois, **sizes)
     hidden = scaled(256 if isinstance(trunk, ZFTrunk) else 512, width)
-    rpn = RegionProposalNetwork(
-        trunk.channels,
-        hidden,
-        trunk.stride,
-        scores=1 if sigmoid else 2,
-        ratios=ratios,
-        scales=scales,
-    )
+    scores = 1 if sigmoid else 2
+    rpn = RegionProposalNetwork(trunk.channels, hidden, trunk.stride, scores=scores, **anchors)
     return TwoStageDetector(classes, trunk, rpn, head, settings)
 
 
@@ -103,11 +96,10 @@ def rfcn(
     classes: int = 21,
     *,
     width: float = 1.0,
-    ratios: Sequence[float] = (0.5, 1.0, 2.0),
-    scales: Sequence[float] = (8.0, 16.0, 32.0),
     deformable_rois: bool = False,
     sigmoid: bool = False,
     settings: DetectorSettings | None = None,
+    **anchors: Any,
 ) -> TwoStageDetector:
     """R-FCN: after the trunk all layers are convolutional.
 
@@ -118,11 +110,11 @@ def rfcn(
         trunk: see `Trunk`.
         classes: C, background (0) and the classes to find.
         width: fraction of the channels of all layers but the last; the trunk has its own.
-        ratios: of the anchors, height / width.
-        scales: of the anchors, their sides in strides of the trunk.
         deformable_rois: whether position-sensitive pooling is deformable.
         sigmoid: whether an anchor has one logit, instead of scores of background and object.
         settings: all numbers of training and test. None: `RFCN_SETTINGS`.
+        **anchors: their `ratios`, `scales` (sides in strides of the trunk) and `family`; see
+            `base_anchors`.
 
     Returns:
         The detector.
@@ -132,14 +124,8 @@ def rfcn(
     hidden = scaled(1024, width)
     head = RFCNHead(trunk.deeper_channels, classes, hidden=hidden, deformable=deformable_rois)
     hidden = scaled(512, width)
-    rpn = RegionProposalNetwork(
-        trunk.channels,
-        hidden,
-        trunk.stride,
-        scores=1 if sigmoid else 2,
-        ratios=ratios,
-        scales=scales,
-    )
+    scores = 1 if sigmoid else 2
+    rpn = RegionProposalNetwork(trunk.channels, hidden, trunk.stride, scores=scores, **anchors)
     return TwoStageDetector(classes, trunk, rpn, head, settings or RFCN_SETTINGS)
 
 
@@ -148,9 +134,8 @@ def class_aware_rpn(
     classes: int = 21,
     *,
     width: float = 1.0,
-    ratios: Sequence[float] = (0.5, 1.0, 2.0),
-    scales: Sequence[float] = (8.0, 16.0, 32.0),
     settings: DetectorSettings | None = None,
+    **anchors: Any,
 ) -> ClassAwareRPN:
     """A region proposal network that tells the classes itself.
 
@@ -158,9 +143,9 @@ def class_aware_rpn(
         trunk: see `Trunk`.
         classes: C, background (0) and the classes to find.
         width: fraction of the channels of all layers but the last; the trunk has its own.
-        ratios: of the anchors, height / width.
-        scales: of the anchors, their sides in strides of the trunk.
         settings: all numbers of training and test.
+        **anchors: their `ratios`, `scales` (sides in strides of the trunk) and `family`; see
+            `base_anchors`.
 
     Returns:
         The detector.
@@ -169,13 +154,9 @@ def class_aware_rpn(
     """
     conv_new_1 = nn.Conv2d(trunk.deeper_channels, scaled(1024, width), 1)
     initial.normal(conv_new_1, std=0.01)
+    hidden = scaled(512, width)
     rpn = RegionProposalNetwork(
-        conv_new_1.out_channels,
-        scaled(512, width),
-        trunk.stride,
-        scores=classes,
-        ratios=ratios,
-        scales=scales,
+        conv_new_1.out_channels, hidden, trunk.stride, scores=classes, **anchors
     )
     return ClassAwareRPN(classes, trunk, rpn, conv_new_1, settings)
 
@@ -193,6 +174,9 @@ _TRUNKS: dict[str, Callable[..., Trunk]] = {
     "aligned-inception-resnet": AlignedInceptionResNetDetectionTrunk,
 }
 
+#: Options that go on to the anchors.
+_ANCHORS = ("ratios", "scales", "family")
+
 
 def networks() -> dict[str, Callable[..., Detector]]:
     """All detectors by name, "<detector>-<trunk>": what makes them of `classes` and options."""
@@ -204,17 +188,15 @@ def networks() -> dict[str, Callable[..., Detector]]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a detector and of its trunk, and their defaults.
+    """The options of a detector, of its anchors and of its trunk, and their defaults.
 
     Raises:
         ValueError: there is no such detector.
     """
-    return {
-        option: default
-        for build in _parts(name)
-        for option, default in _defaults(build).items()
-        if option != "classes"
-    }
+    build, build_trunk = _parts(name)
+    usual = _defaults(RegionProposalNetwork)
+    anchors = {option: usual[option] for option in _ANCHORS}
+    return {**_defaults(build), **anchors, **_defaults(build_trunk)}
 
 
 def build_detector(name: str, classes: int, **chosen: Any) -> Detector:
@@ -239,10 +221,11 @@ def build_detector(name: str, classes: int, **chosen: Any) -> Detector:
         if option not in known:
             raise ValueError(f"{name}: expected options among {', '.join(known)}, got {option!r}")
 
-    def those_of(build: Callable[..., Any]) -> dict[str, Any]:
-        return {option: chosen[option] for option in _defaults(build) if option in chosen}
+    def those_in(known: Iterable[str]) -> dict[str, Any]:
+        return {option: chosen[option] for option in chosen if option in known}
 
-    return build(build_trunk(**those_of(build_trunk)), classes, **those_of(build))
+    trunk = build_trunk(**those_in(_defaults(build_trunk)))
+    return build(trunk, classes, **those_in([*_defaults(build), *_ANCHORS]))
 
 
 def _parts(name: str) -> tuple[Callable[..., Detector], Callable[..., Trunk]]:
@@ -254,5 +237,9 @@ def _parts(name: str) -> tuple[Callable[..., Detector], Callable[..., Trunk]]:
 
 
 def _defaults(build: Callable[..., Any]) -> dict[str, Any]:
-    parameters: Iterable[inspect.Parameter] = inspect.signature(build).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in ("trunk", "blocks")}
+    """The options of what makes a detector, its trunk or its anchors."""
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.default is not parameter.empty and parameter.name != "classes"
+    }

@@ -8,6 +8,7 @@ from itertools import islice
 from torch import Tensor, nn
 
 from deformops.nets import resnet, vgg
+from deformops.nets._stages import Norm, StagedNetwork
 from deformops.nets.deeplab import MXNET_BGR
 from deformops.nets.detection.aligned_inception_resnet import AlignedInceptionResNetTrunk
 from deformops.nets.detection.zf import ZFFeatures
@@ -122,11 +123,9 @@ class StagedTrunk(Trunk):
         preprocessing: what was done to the images.
     """
 
-    backbone: ResNetTrunk | AlignedInceptionResNetTrunk
+    backbone: StagedNetwork
 
-    def __init__(
-        self, backbone: ResNetTrunk | AlignedInceptionResNetTrunk, preprocessing: Preprocessing
-    ) -> None:
+    def __init__(self, backbone: StagedNetwork, preprocessing: Preprocessing) -> None:
         channels = backbone.channels
         super().__init__(backbone, channels // 2, channels, preprocessing)
 
@@ -186,7 +185,7 @@ class ResNetDetectionTrunk(StagedTrunk):
         *,
         deformable_layers: int = 0,
         style: resnet.Style = "caffe",
-        norm: resnet.Norm = "frozen",
+        norm: Norm = "frozen",
         width: float = 1.0,
         border: str = "v2",
     ) -> None:
@@ -222,6 +221,6 @@ class AlignedInceptionResNetDetectionTrunk(StagedTrunk):
         width: fraction of all channels.
     """
 
-    def __init__(self, *, norm: resnet.Norm = "frozen", width: float = 1.0) -> None:
+    def __init__(self, *, norm: Norm = "frozen", width: float = 1.0) -> None:
         backbone = AlignedInceptionResNetTrunk(norm=norm, width=width, output_stride=16)
         super().__init__(backbone, MXNET_BGR)
