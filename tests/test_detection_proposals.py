@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork as PeerRPN
+from torchvision.models.detection.rpn import RPNHead
 
 from deformops.nets.detection import (
     BoxCoder,
     Proposals,
+    RegionProposalNetwork,
     base_anchors,
     grid_anchors,
     propose,
@@ -172,7 +175,7 @@ def test_torchvision_has_the_same_proposals() -> None:
     scores = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
     coder = BoxCoder(False, max_log_size=math.log(1000 / 16))
     kept = {"training": 60, "testing": 60}
-    peer = RegionProposalNetwork(
+    peer = PeerRPN(
         AnchorGenerator(), RPNHead(4, 3), 0.7, 0.3, 256, 0.5, {**kept}, {**kept}, 0.7
     ).eval()
     peer.pre_nms_top_n = lambda: 200
@@ -186,6 +189,46 @@ def test_torchvision_has_the_same_proposals() -> None:
     for n, ours in enumerate(found.as_list()):
         torch.testing.assert_close(ours, expected[n])
         torch.testing.assert_close(found.scores[n, : len(ours)], probabilities[n])
+
+
+def test_torchvision_has_the_same_network_for_proposals() -> None:
+    """The same weights make the same proposals of a map: layers, anchors, code and selection.
+
+    Of all anchors: it takes the best before it drops what lies beyond the image, we after.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(2, 12, 8, 11, generator=generator)
+    before, kept = {"testing": 999}, {"testing": 40}
+    peer = PeerRPN(
+        AnchorGenerator(((32, 64, 128),)),
+        RPNHead(12, 9),
+        0.7,
+        0.3,
+        256,
+        0.5,
+        before,
+        kept,
+        0.7,
+    ).eval()
+    ours = RegionProposalNetwork(12, 12, scores=1, scales=(2, 4, 8), family="torchvision")
+    (conv, *_), *_ = peer.head.conv
+    for layer, other in (
+        (ours.conv, conv),
+        (ours.cls_score, peer.head.cls_logits),
+        (ours.bbox_pred, peer.head.bbox_pred),
+    ):
+        torch.nn.init.normal_(other.weight, std=0.1, generator=generator)
+        layer.load_state_dict(other.state_dict())
+    sizes = torch.tensor([[128, 176], [110, 150]])
+    images = ImageList(torch.zeros(2, 3, 128, 176), [tuple(size) for size in sizes.tolist()])
+    expected, _ = peer(images, {"0": shared})
+    coder = BoxCoder(False, max_log_size=math.log(1000 / 16))
+    scores, codes = ours(shared)
+    numbers = {"most_before": None, "most": 40, "min_size": 1e-3, "coder": coder}
+    found = propose(scores[..., 0], codes, ours.anchors(shared), sizes, **numbers).as_list()
+    for boxes, others in zip(found, expected, strict=True):
+        assert len(boxes) > 10
+        torch.testing.assert_close(boxes, others)
 
 
 def test_torchvision_has_the_same_detections() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deformops.nets.detection import (
@@ -71,11 +71,25 @@ def test_an_object_that_nothing_overlaps_has_no_box() -> None:
     assert match(torch.zeros(0, 2)).labels.tolist() == []
 
 
+def test_an_object_that_nothing_overlaps_has_all_boxes_when_asked() -> None:
+    """As in py-faster-rcnn; but for boxes that do not count at all."""
+    overlaps = torch.tensor([[0.8, 0.0], [0.1, 0.0], [0.5, 0.0], [-1.0, -1.0]])
+    assert match(overlaps, zero_ties=True).labels.tolist() == [1, 1, 1, 0]
+    assert match(torch.full((3, 2), -1.0), zero_ties=True).labels.tolist() == [0, 0, 0]
+    anchors = torch.tensor([[10.0, 10, 25, 25], [30, 30, 45, 45], [-9, -9, 6, 6]])
+    image = {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": torch.tensor([1])}
+    targets, sizes = stack_targets([image], anchors), torch.tensor([[50, 50]])
+    assert anchor_targets(anchors, targets, sizes).labels.tolist() == [[0, 0, -1]]
+    assert anchor_targets(anchors, targets, sizes, zero_ties=True).labels.tolist() == [[1, 1, -1]]
+
+
 @pytest.mark.parametrize("low_quality", [True, False])
 def test_torchvision_has_the_same_matches(low_quality: bool) -> None:
     quality = torch.rand(200, 7, generator=torch.Generator().manual_seed(0))
+    quality[:, 3:] *= quality[:, 3:] > 0.9
+    quality[:, 6] *= low_quality
     expected = Matcher(0.7, 0.3, low_quality)(quality.T.clone())
-    matches = match(quality, low_quality=low_quality)
+    matches = match(quality, low_quality=low_quality, zero_ties=True)
     assert torch.equal(matches.labels, (expected + 1).clamp(max=1))
     positive = matches.labels > 0
     assert torch.equal(matches.nearest[positive], expected[positive])
@@ -104,6 +118,52 @@ def test_draws_follow_the_seed_and_are_uniform() -> None:
     shares = first.double().mean(0)
     assert float((shares[:20] - 10 / 20).abs().max()) < 0.11
     assert float((shares[20:] - 20 / 80).abs().max()) < 0.11
+
+
+@pytest.mark.parametrize("cells", [(20, 32), (10, 12)])
+def test_torchvision_has_the_same_labels_of_anchors(cells: tuple[int, int]) -> None:
+    """And what they are to say of boxes; the smaller map leaves an object without an anchor."""
+    anchors = grid_anchors(base_anchors(scales=(2, 4, 8), family="torchvision"), cells, 16)
+    targets = stack_targets(two_images()[:1], anchors)
+    peer = RegionProposalNetwork(AnchorGenerator(), RPNHead(4, 3), 0.7, 0.3, 9, 0.5, {}, {}, 0.7)
+    labels, boxes = peer.assign_targets_to_anchors([anchors], two_images()[:1])
+    everything, coder = len(anchors), BoxCoder(plus_one=False)
+    ours = anchor_targets(
+        anchors,
+        targets,
+        16 * torch.tensor([cells]),
+        size=everything,
+        most_positive=everything,
+        zero_ties=True,
+        border=None,
+        coder=coder,
+    )
+    assert torch.equal(ours.labels, labels[0].long()[None])
+    positive = ours.labels[0] > 0
+    assert bool(positive.all()) == (cells == (10, 12))
+    expected = peer.box_coder.encode([boxes[0][positive]], [anchors[positive]])[0]
+    torch.testing.assert_close(ours.codes[0, positive], expected)
+
+
+def test_torchvision_has_the_same_boxes_that_a_detector_learns_from() -> None:
+    """All of them, since each draws by its own chance."""
+    weights = (10.0, 10.0, 5.0, 5.0)
+    peer = RoIHeads(None, None, None, 0.5, 0.5, 999, 1.0, weights, 0.05, 0.5, 100)
+    near = two_images()[0]["boxes"][torch.arange(30) % 3]
+    near = near + torch.randn(30, 4, generator=torch.Generator().manual_seed(0)) * 4
+    boxes = torch.cat([near, random_boxes(40).float()])
+    found, _, labels, codes = peer.select_training_samples([boxes], two_images()[:1])
+    ours = sample_rois(
+        Proposals(boxes[None], torch.zeros(1, 70), torch.tensor([70])),
+        stack_targets(two_images()[:1], boxes),
+        size=None,
+        coder=BoxCoder(plus_one=False, stds=tuple(1 / weight for weight in weights)),
+    )
+    assert torch.equal(ours.boxes[0], found[0])
+    assert torch.equal(ours.labels[0], labels[0])
+    positive = labels[0] > 0
+    assert 10 < positive.sum() < 70
+    torch.testing.assert_close(ours.codes[0, positive], codes[0][positive])
 
 
 def test_labels_of_anchors_are_those_of_the_loop() -> None:

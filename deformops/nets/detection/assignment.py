@@ -45,6 +45,7 @@ def anchor_targets(
     most_positive: int = 128,
     low: float = 0.3,
     high: float = 0.7,
+    zero_ties: bool = False,
     border: float | None = 0.0,
     class_aware: bool = False,
     coder: BoxCoder | None = None,
@@ -60,6 +61,7 @@ def anchor_targets(
         most_positive: of them, anchors that may show an object.
         low: see `match`.
         high: see `match`.
+        zero_ties: see `match`.
         border: anchors that reach so many pixels over the border of the image do not count; None:
             all count.
         class_aware: labels are the classes of the objects.
@@ -79,7 +81,7 @@ def anchor_targets(
     if border is not None:
         inside = inside_image(anchors, image_sizes, border=border)
         overlaps = overlaps.masked_fill(~inside.unsqueeze(-1), -1)
-    matches = match(overlaps, low=low, high=high)
+    matches = match(overlaps, low=low, high=high, zero_ties=zero_ties)
     labels = matches.labels
     if border is not None:
         labels = labels.masked_fill(~inside, -1)

@@ -41,6 +41,7 @@ class DetectorSettings:
         anchors: drawn for each image; see `sample`.
         positive_anchors: of them, those that may show an object.
         anchor_overlaps: `low` and `high` of `match`.
+        anchor_zero_ties: `zero_ties` of `match`; published weights were trained with it.
         anchor_border: see `anchor_targets`.
         rpn_sigma: see `smooth_l1`.
         rpn_normalisation: see `rpn_loss`.
@@ -64,6 +65,7 @@ class DetectorSettings:
     anchors: int = 256
     positive_anchors: int = 128
     anchor_overlaps: tuple[float, float] = (0.3, 0.7)
+    anchor_zero_ties: bool = False
     anchor_border: float | None = 0.0
     rpn_sigma: float = 3.0
     rpn_normalisation: str = "labels"
@@ -197,6 +199,7 @@ class Detector(nn.Module, ABC):
             most_positive=settings.positive_anchors,
             low=low,
             high=high,
+            zero_ties=settings.anchor_zero_ties,
             border=settings.anchor_border,
             class_aware=scores.shape[-1] > 2,
             coder=settings.anchor_coder,

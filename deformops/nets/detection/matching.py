@@ -28,6 +28,7 @@ def match(
     low: float = 0.3,
     high: float = 0.7,
     low_quality: bool = True,
+    zero_ties: bool = False,
 ) -> Matches:
     """Says which boxes show an object and which are background.
 
@@ -41,12 +42,18 @@ def match(
     The second rule leaves no object without a box that learns it, though that box may be matched to
     another object which it overlaps more.
 
+    An object that no box overlaps has a largest overlap of 0, for which all boxes apart from it
+    tie. py-faster-rcnn, the code in MATLAB and torchvision take them at their word: one such
+    object, in a corner that no anchor within the image reaches, and every anchor shows an object.
+    With `zero_ties` so it is here; without, as in later code, that object has no box.
+
     Args:
         overlaps: [..., A, G], intersection over union of A boxes with G objects; negative: the pair
             does not count. A NaN is a 0.
         low: below it a box is background.
         high: from it on a box shows the object.
         low_quality: whether the best boxes of an object show it in any case.
+        zero_ties: whether they do even if the largest overlap is 0.
 
     Returns:
         nearest, labels and overlaps, [..., A].
@@ -69,7 +76,8 @@ def match(
     labels = (best >= high).long() - ((best >= low) & (best < high)).long()
     if low_quality and overlaps.shape[-2] > 0:
         best_of_object = overlaps.amax(-2, keepdim=True)
-        wanted = (overlaps == best_of_object) & (best_of_object > 0)
+        enough = best_of_object >= 0 if zero_ties else best_of_object > 0
+        wanted = (overlaps == best_of_object) & enough
         labels = labels.masked_fill(wanted.any(-1), 1)
     return Matches(nearest, labels, best.clamp(min=0))
 
