@@ -16,6 +16,7 @@ from deformops.nets.detection import (
     RFCN_SETTINGS,
     AlignedInceptionResNet,
     AlignedInceptionResNetTrunk,
+    Batch,
     Detector,
     DetectorSettings,
     RegionProposalNetwork,
@@ -216,7 +217,7 @@ def test_a_shift_by_16_pixels_shifts_proposals_by_16(name: str) -> None:
     def proposals(y: int, x: int) -> Any:
         image = torch.zeros(1, 3, 448, 448, dtype=torch.float64)
         image[:, :, y : y + 48, x : x + 48] = photo
-        return net.proposals(image, sizes)
+        return net.proposals(Batch(image, sizes))
 
     here = proposals(192, 192)
     assert here.scores[0, int(here.counts) - 1] > 0.5, "the background scores 0.5"
@@ -385,9 +386,9 @@ def test_parts_of_alternating_training_are_those_of_joint_training() -> None:
     objects = deformops.nets.detection.stack_targets(targets, images)
     joint = net(images, sizes, targets, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
-    first = net.proposal_losses(images, sizes, objects, generator)
-    proposals = net.proposals(images, sizes)
-    second = net.head_losses(images, proposals, objects, generator)
+    batch = Batch(images, sizes)
+    first = net.proposal_losses(batch, objects, generator)
+    second = net.head_losses(batch, net.proposals(batch), objects, generator)
     assert {**first, **second} == joint
 
 

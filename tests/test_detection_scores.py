@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("PIL", reason="extra [nets] is not installed")
 
-from deformops.nets.detection import ClassAwareRPN, Detector
+from deformops.nets.detection import Batch, ClassAwareRPN, Detector
 from deformops.nets.preprocessing import Preprocessing
 from deformops.training import Processes
 from deformops.training.detection.data import AnnotatedPhotos, Objects
@@ -128,18 +128,16 @@ class Dark(Detector):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.weight = nn.Parameter(torch.zeros(1))
-        self.given: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.given: list[Batch] = []
 
     preprocessing = Preprocessing((0.0, 0.0, 0.0))
 
     def losses(self, *_: object) -> dict[str, Tensor]:
         return {}
 
-    def detect(
-        self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
-    ) -> list[dict[str, Tensor]]:
-        self.given.append((images, image_sizes, image_scales))
-        y, x = torch.nonzero(images[0].mean(0) < 120, as_tuple=True)
+    def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
+        self.given.append(batch)
+        y, x = torch.nonzero(batch.images[0].mean(0) < 120, as_tuple=True)
         box = [float(n) for n in (x.min(), y.min(), x.max(), y.max())]
         return [found([box], [1], [0.5])]
 

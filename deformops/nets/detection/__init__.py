@@ -14,6 +14,7 @@ from deformops.nets.detection.assignment import (
 from deformops.nets.detection.average_precision import average_precision, voc_average_precision
 from deformops.nets.detection.box_coder import BoxCoder, clip_boxes
 from deformops.nets.detection.detector import (
+    Batch,
     ClassAwareRPN,
     Detector,
     DetectorSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "AlignedInceptionResNetDetectionTrunk",
     "AlignedInceptionResNetTrunk",
     "AnchorTargets",
+    "Batch",
     "BoxCoder",
     "ClassAwareRPN",
     "Detector",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,17 @@ from deformops.ops._checks import Checks
 
 Losses = dict[str, Tensor]
 Detections = list[dict[str, Tensor]]
+
+
+class Batch(NamedTuple):
+    """Images as the parts of a detector take them; those of other sizes lie in the upper left."""
+
+    images: Tensor
+    """[N, 3, H, W], preprocessed."""
+    sizes: Tensor
+    """[N, 2] as (height, width), in pixels."""
+    scales: Tensor | None = None
+    """[N], pixels of the images for each of the photos; None: 1."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +160,9 @@ class Detector(nn.Module, ABC):
             image_sizes = torch.tensor([[height, width]], device=images.device).expand(count, 2)
         checks.rank("image_sizes", image_sizes, "[N, 2]")
         checks.shape("image_sizes", image_sizes, (count, 2), "[N, 2]")
-        image_sizes = image_sizes.to(images.device)
+        batch = Batch(images, image_sizes.to(images.device), image_scales)
         if not self.training:
-            return self.detect(images, image_sizes, image_scales)
+            return self.detect(batch)
         checks.require(targets is not None, "targets", "the objects of each image", None)
         assert targets is not None
         checks.require(len(targets) == count, "targets", f"those of {count} images", len(targets))
@@ -160,22 +172,15 @@ class Detector(nn.Module, ABC):
             checks.require(fits, "labels", f"classes from 1 to {self.classes - 1}", labels.tolist())
         places = torch.promote_types(images.dtype, torch.float32)
         objects = stack_targets(targets, like=images.new_empty(0, dtype=places))
-        return self.losses(images, image_sizes, objects, image_scales, generator)
+        return self.losses(batch, objects, generator)
 
     @abstractmethod
-    def detect(
-        self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
-    ) -> Detections:
+    def detect(self, batch: Batch) -> Detections:
         """The objects of images; see `forward`."""
 
     @abstractmethod
     def losses(
-        self,
-        images: Tensor,
-        image_sizes: Tensor,
-        objects: Targets,
-        image_scales: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, objects: Targets, generator: torch.Generator | None = None
     ) -> Losses:
         """The losses of images with objects; see `forward`."""
 
@@ -268,67 +273,53 @@ class TwoStageDetector(Detector):
         super().__init__(classes, trunk, rpn, settings or DetectorSettings())
         self.roi_head = roi_head
 
-    def detect(
-        self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
-    ) -> Detections:
+    def detect(self, batch: Batch) -> Detections:
         """The objects of images; see `forward`."""
-        shared = self.trunk(images)
-        proposals = self.propose(self.rpn(shared), shared, image_sizes, image_scales)
-        return self.detect_in(self.trunk.deeper(shared), proposals, image_sizes)
+        shared = self.trunk(batch.images)
+        proposals = self.propose(self.rpn(shared), shared, batch)
+        return self.detect_in(self.trunk.deeper(shared), proposals, batch.sizes)
 
     def losses(
-        self,
-        images: Tensor,
-        image_sizes: Tensor,
-        objects: Targets,
-        image_scales: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, objects: Targets, generator: torch.Generator | None = None
     ) -> Losses:
         """The losses of both stages."""
-        shared = self.trunk(images)
+        shared = self.trunk(batch.images)
         predicted, anchors = self.rpn(shared), self.rpn.anchors(shared)
-        losses = self.anchor_losses(predicted, anchors, image_sizes, objects, generator)
-        proposals = self.propose(predicted, shared, image_sizes, image_scales)
+        losses = self.anchor_losses(predicted, anchors, batch.sizes, objects, generator)
+        proposals = self.propose(predicted, shared, batch)
         deeper = self.trunk.deeper(shared)
         return {**losses, **self.roi_losses(deeper, proposals, objects, generator)}
 
     def proposal_losses(
-        self,
-        images: Tensor,
-        image_sizes: Tensor,
-        objects: Targets,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, objects: Targets, generator: torch.Generator | None = None
     ) -> Losses:
         """The losses of the first stage alone."""
-        shared = self.trunk(images)
+        shared = self.trunk(batch.images)
         anchors = self.rpn.anchors(shared)
-        return self.anchor_losses(self.rpn(shared), anchors, image_sizes, objects, generator)
+        return self.anchor_losses(self.rpn(shared), anchors, batch.sizes, objects, generator)
 
     def head_losses(
         self,
-        images: Tensor,
+        batch: Batch,
         proposals: Proposals,
         objects: Targets,
         generator: torch.Generator | None = None,
     ) -> Losses:
         """The losses of the second stage alone, for proposals that were made before."""
-        deeper = self.trunk.deeper(self.trunk(images))
+        deeper = self.trunk.deeper(self.trunk(batch.images))
         return self.roi_losses(deeper, proposals, objects, generator)
 
     @torch.no_grad()
-    def proposals(
-        self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
-    ) -> Proposals:
+    def proposals(self, batch: Batch) -> Proposals:
         """What the first stage proposes: as many as `settings` say for training or for test."""
-        shared = self.trunk(images)
-        return self.propose(self.rpn(shared), shared, image_sizes, image_scales)
+        shared = self.trunk(batch.images)
+        return self.propose(self.rpn(shared), shared, batch)
 
     def propose(
         self,
         predicted: tuple[Tensor, Tensor],
         shared: Tensor,
-        image_sizes: Tensor,
-        image_scales: Tensor | None = None,
+        batch: Batch,
     ) -> Proposals:
         """The best boxes of what the first stage predicts on a map."""
         scores, codes = predicted
@@ -337,12 +328,12 @@ class TwoStageDetector(Detector):
             objectness(scores),
             codes,
             self.rpn.anchors(shared),
-            image_sizes,
+            batch.sizes,
             most_before=settings.proposals_before[test],
             most=settings.proposals[test],
             iou_threshold=settings.proposal_overlap,
             min_size=settings.min_size,
-            image_scales=image_scales,
+            image_scales=batch.scales,
             coder=settings.anchor_coder,
         )
 
@@ -447,11 +438,9 @@ class ClassAwareRPN(Detector):
         self.conv_new_1 = conv_new_1
         self.relu = nn.ReLU(inplace=True)
 
-    def detect(
-        self, images: Tensor, image_sizes: Tensor, image_scales: Tensor | None = None
-    ) -> Detections:
+    def detect(self, batch: Batch) -> Detections:
         """The objects of images; see `forward`."""
-        (scores, codes), anchors = self._predicted(images)
+        (scores, codes), anchors = self._predicted(batch.images)
         settings = self.settings
         probabilities = scores.float().softmax(-1)
         best = probabilities[..., 1:].amax(-1).sort(dim=-1, descending=True, stable=True).indices
@@ -461,7 +450,7 @@ class ClassAwareRPN(Detector):
         return select_detections(
             boxes.unsqueeze(-2),
             probabilities,
-            image_sizes,
+            batch.sizes,
             min_score=settings.min_score,
             iou_threshold=settings.detection_overlap,
             most=settings.detections,
@@ -469,16 +458,11 @@ class ClassAwareRPN(Detector):
         )
 
     def losses(
-        self,
-        images: Tensor,
-        image_sizes: Tensor,
-        objects: Targets,
-        image_scales: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, batch: Batch, objects: Targets, generator: torch.Generator | None = None
     ) -> Losses:
         """The losses of the anchors."""
-        predicted, anchors = self._predicted(images)
-        return self.anchor_losses(predicted, anchors, image_sizes, objects, generator)
+        predicted, anchors = self._predicted(batch.images)
+        return self.anchor_losses(predicted, anchors, batch.sizes, objects, generator)
 
     def _predicted(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Scores and codes, and the anchors."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from deformops.nets.detection import Detector, TwoStageDetector
+from deformops.nets.detection import Batch, Detector, TwoStageDetector
 from deformops.training.detection.augmentation import resized, side_by_side
 from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.trainer import DetectionRecipe
@@ -121,7 +121,8 @@ def make_proposals(
     for number, which in enumerate(own, 1):
         photo, scale = resized(photos[which][0].to(device), *size)
         images, sizes = side_by_side([photo], net.preprocessing)
-        (boxes,) = net.proposals(images, sizes, torch.tensor([scale], device=device)).as_list()
+        batch = Batch(images, sizes, torch.tensor([scale], device=device))
+        (boxes,) = net.proposals(batch).as_list()
         made[which] = (boxes / scale).cpu()
         if on_photo is not None:
             on_photo(number, len(own))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from deformops.nets.detection import Detector, Proposals, TwoStageDetector, stack_targets
+from deformops.nets.detection import Batch, Detector, Proposals, TwoStageDetector, stack_targets
 from deformops.training.data import Samples
 from deformops.training.detection.augmentation import side_by_side
 from deformops.training.detection.scenes import Sample, Scenes, Variation, proposals_of
@@ -88,10 +88,10 @@ class _Losses(nn.Module):
             assert isinstance(losses, dict)
             return losses
         assert isinstance(self.net, TwoStageDetector)
-        objects = stack_targets(targets, like=images)
+        batch, objects = Batch(images, sizes, scales), stack_targets(targets, like=images)
         if proposals is None:
-            return self.net.proposal_losses(images, sizes, objects)
-        return self.net.head_losses(images, proposals, objects)
+            return self.net.proposal_losses(batch, objects)
+        return self.net.head_losses(batch, proposals, objects)
 
 
 class DetectionTrainer(TrainingLoop[Sample, list[Sample]]):
