@@ -25,9 +25,11 @@ from deformops.training.detection.trainer import DetectionTrainer
 from tests.detection_data import write_voc
 
 ROOT = Path(__file__).parents[1]
+BCCD = ROOT.parent / "shared" / "data" / "bccd"
 SLIM = ("--net", "faster-rcnn-vgg16", "--width", "0.015625", "--anchor-scales", "1", "2")
 FEW = ("--min-size", "4", "--rois", "16", "--proposals", "32", "--sizes", "48", "--longest", "80")
 QUICK = ("--lr", "0.01", "--iterations", "4", "--device", "cpu")
+PARTS = ("trunk", "rpn", "roi_head")
 RESIDUAL = ("--net", "rfcn-resnet50", "--norm", "batch", "--width", "0.03125", "--hard-rois", "8")
 
 
@@ -157,7 +159,59 @@ def test_alternate(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(weights(data, "again.pt"), weights(data, "net.pt"))
 
 
-PARTS = ("trunk", "rpn", "roi_head")
+def test_scores_at_the_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are those of eval-det."""
+    assert train(data, "--val", "test") == 0
+    text = capsys.readouterr().out
+    scores = text[text.index("AP ") :]
+    assert "cell" in scores
+    assert main(["eval-det", str(data), "--weights", str(data.parent / "net.pt")]) == 0
+    assert scores in capsys.readouterr().out
+
+
+def test_weights(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A classifier's convolutions are where it begins, and conv1_x and conv2_x stay so."""
+    torch.manual_seed(3)
+    trunk = DetectionNetwork("faster-rcnn-vgg16", ("a",), {"width": 0.015625}).build().trunk
+    classifier = {
+        name.replace("backbone", "features"): 0.1 * torch.randn_like(value)
+        for name, value in trunk.state_dict().items()
+    }
+    torch.save(classifier, data.parent / "vgg16.pth")
+    words = ["--weights", str(data.parent / "vgg16.pth"), "--lr", "1e-3"]
+    assert train(data, *words) == 0
+    assert re.search(r"vgg16\.pth: 26 loaded", capsys.readouterr().out)
+    learned = weights(data, "net.pt")
+    for name, want in classifier.items():
+        value = learned[name.replace("features", "trunk.backbone")]
+        torch.testing.assert_close(value, want, rtol=0, atol=0.1)
+        first = int(name.split(".")[1]) < 10
+        assert torch.equal(value, want) == first
+    assert train(data, *words, "--first-layers", "learn", output="all.pt") == 0
+    name = "trunk.backbone.0.weight"
+    assert not torch.equal(weights(data, "all.pt")[name], learned[name])
+
+
+def test_overfits_two_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two photos of blood cells, a third of their size, learned for 60 steps of plain SGD."""
+    if not BCCD.is_dir():
+        pytest.skip("photos with boxes are not at ../shared/data/bccd")
+    folder = tmp_path / "bccd"
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for part in ("Annotations", "JPEGImages"):
+        (folder / part).symlink_to(BCCD / part)
+    names = ("BloodImage_00001", "BloodImage_00010")
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("\n".join(names) + "\n")
+    words = ["train-det", str(folder), "-o", str(tmp_path / "net.pt"), *RESIDUAL[:4]]
+    words += ["--width", "0.125", "--deformable-layers", "3", "--deformable-rois", *FEW[:4]]
+    words += ["--hard-rois", "0", "--sizes", "160", "--longest", "214", "--no-mirror"]
+    words += ["--anchor-scales", "1", "2", "4", "--proposals", "100", "--device", "cpu"]
+    words += ["--preprocessing", "torchvision", "--lr", "0.02", "--clip", "10"]
+    assert main([*words, "--iterations", "60", "--report-every", "10", "--val", "train"]) == 0
+    text = capsys.readouterr().out
+    losses = [float(loss) for loss in re.findall(r": loss (\S+) ", text)]
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_torchrun(data: Path) -> None:

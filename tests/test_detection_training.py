@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("PIL", reason="extra [nets] is not installed")
 
-from deformops.nets.detection import RFCN_SETTINGS, Detector, build_detector
+from deformops.nets.detection import (
+    RFCN_SETTINGS,
+    Detector,
+    TwoStageDetector,
+    build_detector,
+)
 from deformops.nets.preprocessing import TORCHVISION_RGB
 from deformops.training.checkpoint import load, save
+from deformops.training.detection.alternation import beginning, four_steps, make_proposals
 from deformops.training.detection.augmentation import fitting_scale, resized, side_by_side
 from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.network import DetectionNetwork
@@ -278,3 +284,58 @@ def test_bad_recipes() -> None:
     net = build_detector("class-aware-rpn-vgg16", 3, width=1 / 64)
     with pytest.raises(ValueError, match="stage: expected joint for a detector of one stage"):
         DetectionTrainer(net, Scenes.__new__(Scenes), replace(RECIPE, stage="head"))
+
+
+# --- four steps -----------------------------------------------------------------------------------
+
+
+def test_four_steps() -> None:
+    """As published: the second stage takes half as many steps, and the last two keep the trunk."""
+    steps = four_steps(replace(RECIPE, iterations=81))
+    assert [(one.stage, one.iterations, one.keep_shared) for one in steps] == [
+        ("proposals", 81, False),
+        ("head", 40, False),
+        ("proposals", 81, True),
+        ("head", 40, True),
+    ]
+
+
+@pytest.mark.parametrize("name", ["faster-rcnn-vgg16", "rfcn-vgg16"])
+def test_beginnings(name: str) -> None:
+    """Steps 1 and 2 with the same; 4 with the head of step 2, its last layers new or not."""
+    net = tiny(name)
+    first = {key: value.clone() for key, value in net.state_dict().items()}
+    third = {key: value + 1 for key, value in first.items()}
+    for step in (1, 2):
+        assert beginning(step, first, third, net, "py-faster-rcnn") is first
+    assert beginning(3, first, third, net, "py-faster-rcnn") is third
+    assert beginning(4, first, third, net, "matlab") is third
+    fourth = beginning(4, first, third, net, "py-faster-rcnn")
+    new = {key for key in first if fourth[key] is first[key]}
+    last = ("rfcn_cls", "rfcn_bbox") if name == "rfcn-vgg16" else ("cls_score", "bbox_pred")
+    assert new == {f"roi_head.{layer}.{kind}" for layer in last for kind in ("weight", "bias")}
+    assert all(fourth[key] is third[key] for key in first.keys() - new)
+    with pytest.raises(ValueError, match="fourth: expected py-faster-rcnn or matlab, got 'c'"):
+        beginning(4, first, third, net, "c")
+
+
+def test_make_proposals(photos: AnnotatedPhotos) -> None:
+    """Those that the network makes on the photo at its size, seen in the photo; of all anchors."""
+    net = tiny()
+    assert isinstance(net, TwoStageDetector)
+    net.settings = replace(net.settings, proposals=(40, 3), proposals_before=(5, 5))
+    usual = net.settings
+    made = make_proposals(net, photos, (96, 200))
+    assert net.settings is usual
+    for boxes, (photo, _) in zip(made, (photos[0], photos[1]), strict=True):
+        height, width = photo.shape[1:]
+        assert 5 < len(boxes) <= 40
+        large = nn.functional.interpolate(
+            photo[None], (2 * height, 2 * width), mode="bilinear", antialias=True
+        )
+        net.settings = replace(usual, proposals=(40, 40), proposals_before=(10**6, 10**6))
+        sizes = torch.tensor([[2 * height, 2 * width]])
+        images = net.preprocessing(large)
+        want = net.eval().proposals(images, sizes, torch.tensor([2.0])).as_list()[0]
+        torch.testing.assert_close(boxes, want / 2)
+        net.settings = usual

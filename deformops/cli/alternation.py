@@ -27,8 +27,8 @@ def alternate(
     network: DetectionNetwork,
     net: Detector,
     recipe: DetectionRecipe,
-) -> bool:
-    """Does the four steps, those that are not done yet; returns whether all are done now.
+) -> Detector | None:
+    """Does the four steps, those that are not done yet.
 
     Args:
         arguments: of the command.
@@ -37,6 +37,9 @@ def alternate(
         network: what the network is.
         net: as it begins.
         recipe: of the first step.
+
+    Returns:
+        The network after the last; None after an interruption.
 
     Raises:
         ValueError: a file or an option cannot be used.
@@ -60,10 +63,10 @@ def alternate(
         if file.exists():
             session.resume(trainer, network, file)
         if not session.learn(trainer, network, file):
-            return False
+            return None
         if session.stopped and step < 4:
             session.say(f"stopped after step {step}: --resume goes on from there")
-            return False
+            return None
         before = net.state_dict()
         if own.stage == "proposals":
             assert isinstance(net, TwoStageDetector)
@@ -73,7 +76,7 @@ def alternate(
             proposals = None
     session.write(arguments.output, trainer, network)
     session.say(f"wrote {arguments.output}")
-    return True
+    return net
 
 
 def _proposals(

@@ -1,4 +1,4 @@
-"""What `deformops train-det` does: reads, builds, learns, writes."""
+"""What `deformops train-det` does: reads, builds, learns, writes, scores."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from deformops.cli.alternation import alternate
+from deformops.cli.detection_scores import problems, table
+from deformops.cli.progress import ProgressLine
 from deformops.cli.session import Session
 from deformops.cli.train_det import SETTINGS
 from deformops.cli.training_options import COMMON, chosen
-from deformops.nets.detection import DetectorSettings
+from deformops.nets.detection import Detector, DetectorSettings
 from deformops.training import Processes
 from deformops.training.detection.data import AnnotatedPhotos
+from deformops.training.detection.inference import DetectionPredictor, evaluate_detector
 from deformops.training.detection.network import DetectionNetwork
 from deformops.training.detection.scenes import Scenes, Variation
 from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
 
 #: Proposals before suppression, for each that is kept, as published: 12000 for 2000.
 BEFORE = 6
-#: Lines about wrong boxes that are printed.
-MOST_PROBLEMS = 5
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -49,26 +50,58 @@ def _train(arguments: argparse.Namespace, session: Session) -> int:
     photos = AnnotatedPhotos.of(arguments.data, arguments.split)
     names = ", ".join(photos.class_names)
     session.say(f"{len(photos)} photos, {len(photos.class_names)} classes: {names}")
-    for problem in photos.problems[:MOST_PROBLEMS]:
-        session.say(f"  {problem}")
-    if len(photos.problems) > MOST_PROBLEMS:
-        session.say(f"  and {len(photos.problems) - MOST_PROBLEMS} boxes more")
+    for problem in problems(photos):
+        session.say(problem)
     recipe = _recipe(arguments, session.processes)
     network = _network(arguments, photos.class_names)
     torch.manual_seed(recipe.seed)
     net = network.build()
-    going_on = arguments.resume and arguments.output.exists()
     if arguments.schedule == "alternate":
         session.prepare(network, net, going_on=False)
-        done = alternate(arguments, session, photos, network, net, recipe)
-        return 0 if done else 130
+        trained = alternate(arguments, session, photos, network, net, recipe)
+    else:
+        trained = _jointly(arguments, session, photos, network, net, recipe)
+    if trained is None:
+        return 130
+    if arguments.val is not None:
+        _score(arguments, session, network, trained)
+    return 0
+
+
+def _jointly(
+    arguments: argparse.Namespace,
+    session: Session,
+    photos: AnnotatedPhotos,
+    network: DetectionNetwork,
+    net: Detector,
+    recipe: DetectionRecipe,
+) -> Detector | None:
+    """Trains both stages at once; returns the network, or None after an interruption."""
     trainer = DetectionTrainer(
         net, Scenes(photos), recipe, processes=session.processes, workers=arguments.workers
     )
+    going_on = arguments.resume and arguments.output.exists()
     session.prepare(network, net, going_on)
     if going_on:
         session.resume(trainer, network, arguments.output)
-    return 0 if session.learn(trainer, network, arguments.output) else 130
+    return net if session.learn(trainer, network, arguments.output) else None
+
+
+def _score(
+    arguments: argparse.Namespace, session: Session, network: DetectionNetwork, net: Detector
+) -> None:
+    """Scores the network on other photos."""
+    photos = AnnotatedPhotos.of(arguments.data, arguments.val, network.class_names)
+    line = ProgressLine(quiet=not session.processes.first)
+    scores = evaluate_detector(
+        DetectionPredictor(net, network.size),
+        photos,
+        processes=session.processes,
+        on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
+    )
+    line.clear()
+    session.say(f"{len(photos)} photos of {arguments.data}, {arguments.val}")
+    session.say(table(scores))
 
 
 def _network(arguments: argparse.Namespace, class_names: tuple[str, ...]) -> DetectionNetwork:

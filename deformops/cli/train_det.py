@@ -48,7 +48,11 @@ examples:
   a slim Faster R-CNN on photos of blood cells at half their size, from scratch, on a laptop:
     deformops train-det bccd -o cells.pt --net faster-rcnn-resnet50 --width 0.25 --norm batch \\
       --preprocessing torchvision --sizes 240 --longest 320 --anchor-scales 1 2 4 8 \\
-      --min-size 4 --rois 64 --proposals 300 --lr 0.01 --warm-up 50 --iterations 2000
+      --min-size 4 --rois 64 --proposals 300 --lr 0.01 --warm-up 50 --iterations 2000 \\
+      --val val
+  then what it finds, and all scores:
+    deformops detect photo.jpg --weights cells.pt -o boxes.png
+    deformops eval-det bccd --weights cells.pt --coco
   a slim R-FCN with deformable layers and deformable pooling:
     deformops train-det bccd -o cells.pt --net rfcn-resnet50 --width 0.25 --norm batch \\
       --deformable-layers 3 --deformable-rois --preprocessing torchvision --sizes 240 \\
@@ -103,6 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--split", default="train", metavar="NAME", help="the photos in DATA (default: train)"
+    )
+    data.add_argument(
+        "--val", metavar="NAME", help="photos in DATA to be scored on at the end (default: none)"
     )
     data.add_argument(
         "--sizes",
