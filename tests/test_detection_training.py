@@ -15,6 +15,7 @@ pytest.importorskip("PIL", reason="extra [nets] is not installed")
 
 from deformops.nets.detection import (
     RFCN_SETTINGS,
+    Batch,
     Detector,
     TwoStageDetector,
     build_detector,
@@ -336,6 +337,7 @@ def test_make_proposals(photos: AnnotatedPhotos) -> None:
         net.settings = replace(usual, proposals=(40, 40), proposals_before=(10**6, 10**6))
         sizes = torch.tensor([[2 * height, 2 * width]])
         images = net.preprocessing(large)
-        want = net.eval().proposals(images, sizes, torch.tensor([2.0])).as_list()[0]
+        batch = Batch(images, sizes, torch.tensor([2.0]))
+        want = net.eval().proposals(batch).as_list()[0]
         torch.testing.assert_close(boxes, want / 2)
         net.settings = usual
