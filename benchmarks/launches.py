@@ -10,7 +10,6 @@ hand the time of every launch is measured beside it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,18 +178,19 @@ def measure(rows: Sequence[Row]) -> dict[Row, float]:
             torch.cuda.synchronize()
         times = by_kernel(recorded.key_averages())
         for row in rows:
-            stem = row.kernel.partition("<")[0]
-            if (row.op, row.dtype) == (op, dtype) and stem in times:
-                seconds[row] = times[stem] / CALLS
+            if (row.op, row.dtype) == (op, dtype) and row.kernel in times:
+                seconds[row] = times[row.kernel] / CALLS
     return seconds
 
 
 def by_kernel(events: Iterable[Any]) -> dict[str, float]:
-    """Kernel, without its template arguments -> seconds on the device, from torch's profiler."""
+    """Kernel -> seconds on the device, from what torch's profiler saw."""
+    from .kernels import readable
+
     seconds: dict[str, float] = {}
     for event in events:
-        for stem in re.findall(r"(\w+_kernel)\b", event.key)[:1]:
-            seconds[stem] = seconds.get(stem, 0.0) + event.self_device_time_total / 1e6
+        name = readable(event.key)
+        seconds[name] = seconds.get(name, 0.0) + event.self_device_time_total / 1e6
     return seconds
 
 

@@ -14,6 +14,7 @@ import torch
 from .gpu_limits import GpuLimits
 from .limits import LARGEST_COPY, Limits, Meter, NoCompilerError
 from .machine import cores, cpu_name, describe, versions
+from .options import without_files
 from .place import Place
 from .plan import Plan, Remaining, Step
 from .run import Run, SuiteResult
@@ -57,7 +58,7 @@ class Measuring:
         self._status, self._remaining = StatusLine(), Remaining(plan)
         self.status = 0  # of the process: 1 where a suite could not be run, 130 after Ctrl-C
         self.run = Run(
-            command=shlex.join(["python", "-m", "benchmarks", *command]),
+            command=shlex.join(["python", "-m", "benchmarks", *without_files(command)]),
             when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             machine=describe(plan.places[0]),
             places=plan.places,

@@ -12,6 +12,8 @@ from .place import Place, cuda
 from .plan import Plan, Step
 from .rotation import Effort
 
+FILES = ("--json", "--plot", "--compare", "--output")
+
 
 def add_measuring(to: argparse.ArgumentParser) -> None:
     """Adds the options."""
@@ -55,6 +57,17 @@ def make_plan(names: Sequence[str], options: argparse.Namespace) -> Plan:
     effort = effort.at_least(options.repeats, options.min_time)
     measurable = memory.available() or places[0].on_gpu
     return Plan(steps, places, effort, options.quick, measurable and not options.no_memory)
+
+
+def without_files(words: Sequence[str]) -> list[str]:
+    """Returns what of a command line says what is measured, not where it is written."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] not in FILES:
+            kept.append(word)
+        skip = not skip and word in FILES
+    return kept
 
 
 def parse_threads(text: str) -> list[int]:

@@ -158,15 +158,17 @@ def _names(lines: Iterable[Line]) -> list[str]:
 def _styles(lines: Sequence[Line]) -> dict[str, Style]:
     """Returns how everybody but ours is drawn."""
     names = dict.fromkeys(name for line in lines for name in line.measurements if name != OURS)
-    others, ours = cycle(OTHERS), cycle("sD^")
+    others, ours, landmarks = cycle(OTHERS), cycle("sD^"), cycle("oD")
     styles: dict[str, Style] = {}
     for name in names:
         measured = (line.measurements[name] for line in lines if name in line.measurements)
         hollow = any(measurement.landmark for measurement in measured)
         if name.startswith(OURS):
             color, marker = OUR_COLOR, next(ours)
+        elif hollow:
+            color, marker = QUIET, next(landmarks)
         else:
-            color, marker = COLORS.get(name) or (QUIET if hollow else next(others)), "o"
+            color, marker = COLORS.get(name) or next(others), "o"
         face = "none" if hollow else color
         styles[name] = {"marker": marker, "mec": color, "mfc": face, "ms": 5.5, "mew": 1.2}
     return styles

@@ -45,10 +45,10 @@ def three_digits(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """Formats a ratio: 1.29x, 12.3x; a dash where there is none."""
+    """Formats a ratio: 0.08x, 1.29x, 12.3x, 123x; a dash where there is none."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.2f}x" if value < 9.995 else f"{value:.1f}x"
+    return f"{value:.2f}x" if value < 9.995 else f"{three_digits(value)}x"
 
 
 def amount(work: Work) -> str:

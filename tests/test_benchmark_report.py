@@ -15,6 +15,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import compare, gpu_limits, plot, split, suites
 from benchmarks.case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
+from benchmarks.options import without_files
 from benchmarks.place import Place
 from benchmarks.plan import Plan, Remaining, Step, minutes
 from benchmarks.result import CaseResult, Line, Measurement, judge
@@ -164,6 +165,11 @@ def test_a_plan_names_suites_and_times() -> None:
     assert str(remaining).startswith("1/120, about")
 
 
+def test_a_command_is_kept_without_names_of_files() -> None:
+    words = ["nms", "--json", "a.json", "--quick", "--plot=b.png", "--threads", "1", "--compare"]
+    assert without_files(words) == ["nms", "--quick", "--threads", "1"]
+
+
 def test_durations_are_rough() -> None:
     assert [minutes(s) for s in (0.1, 42, 100, 3599, 9000)] == [
         "5 s",
@@ -298,6 +304,14 @@ def test_a_gpu_is_asked_for_where_there_is_none(
         command.main(["deform_conv", "--device", "cuda"])
     message = capsys.readouterr().err
     assert f"torch {torch.__version__} sees no CUDA device (it is built " in message
+
+
+def test_a_gpu_multiplies_in_full_precision() -> None:
+    products = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = [product.fp32_precision for product in products]
+    with Place(device="cuda").chosen():
+        assert [product.fp32_precision for product in products] == ["ieee", "ieee"]
+    assert [product.fp32_precision for product in products] == before
 
 
 class Events:

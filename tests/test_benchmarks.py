@@ -594,10 +594,11 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
 
 
 def test_ratios() -> None:
-    assert [times(value) for value in (0.956, 9.994, 12.34, math.nan)] == [
+    assert [times(value) for value in (0.956, 9.994, 12.34, 321.4, math.nan)] == [
         "0.96x",
         "9.99x",
         "12.3x",
+        "321x",
         "-",
     ]
 

@@ -80,7 +80,9 @@ def test_kernels_are_found_in_what_torch_recorded() -> None:
         SimpleNamespace(key=key.replace("float>", "half>"), self_device_time_total=3.0),
         SimpleNamespace(key="Memcpy DtoD", self_device_time_total=100.0),
     ]
-    assert launches.by_kernel(events) == {"copy_kernel": pytest.approx(5e-6)}
+    seconds = launches.by_kernel(events)
+    assert seconds["copy_kernel<float>"] == pytest.approx(2e-6)
+    assert seconds["copy_kernel<half>"] == pytest.approx(3e-6)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
