@@ -1,15 +1,23 @@
-"""Receptive fields, sampling points, effective dilation."""
+"""Receptive fields of windows, sampling points, effective dilation, displaced parts."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from deformops.analysis import Window, effective_dilation, receptive_field, sampling_points
-from deformops.ops import deform_conv2d
+from deformops.analysis import (
+    Window,
+    displaced_parts,
+    effective_dilation,
+    effective_dilation_by_size,
+    receptive_field,
+    sampling_points,
+)
+from deformops.ops import deform_conv2d, deform_roi_pool
 
 CONV3 = Window(3, padding=1)
 POOL2 = Window(2, stride=2)
@@ -269,3 +277,93 @@ def test_effective_dilation_says_what_does_not_fit() -> None:
         effective_dilation(torch.zeros(1, 2, 3, 3), 1)
     with pytest.raises(ValueError, match="offset"):
         effective_dilation(torch.zeros(1, 20, 3, 3))
+
+
+def test_effective_dilation_by_the_size_of_objects() -> None:
+    """Filters are on the smallest box that holds their centre."""
+    places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(5.0), indexing="ij"), -1)
+    dilation = torch.arange(20.0).reshape(4, 5)
+    boxes = torch.tensor([[0, 0, 3, 3], [1, 1, 1, 2], [0, 0, 4, 0]])  # areas 16, 2 and 5
+    found = effective_dilation_by_size(dilation, 8 * places, 8 * boxes, (2 * 8, 32))
+    # The areas of the boxes are counted in pixels: 25 * 25, 9 * 17 and 33 * 1.
+    on = {
+        "small": [6.0, 11.0, 0.0, 1.0, 2.0, 3.0, 4.0],
+        "medium": [5.0, 7.0, 8.0, 10.0, 12.0, 13.0, 15.0, 16.0, 17.0, 18.0],
+        "large": [],
+        "background": [9.0, 14.0, 19.0],
+    }
+    for name, values in on.items():
+        wanted = torch.tensor(values, dtype=torch.float64)
+        assert found[name].filters == len(values)
+        if values:
+            assert found[name].mean == pytest.approx(float(wanted.mean()))
+            assert found[name].std == pytest.approx(float(wanted.std(correction=0)))
+        else:
+            assert math.isnan(found[name].mean)
+    # A regular grid has its dilation everywhere, whatever the objects; groups are filters, too.
+    regular = effective_dilation(torch.zeros(1, 36, 4, 5), dilation=2)[0]
+    for name, spread in effective_dilation_by_size(regular, 8 * places, 8 * boxes, (2, 28)).items():
+        if spread.filters:
+            assert (name, spread.mean, spread.std) == (name, 2.0, 0.0)
+    assert effective_dilation_by_size(dilation, places, boxes[:0])["background"].filters == 20
+    with pytest.raises(ValueError, match=r"places: expected \[4, 5, 2\]"):
+        effective_dilation_by_size(dilation, places[:3], boxes)
+    with pytest.raises(ValueError, match=r"boxes: expected \[L, 4\]"):
+        effective_dilation_by_size(dilation, places, boxes[0])
+
+
+def test_parts_of_a_box() -> None:
+    box = torch.tensor([[10.0, 20.0, 29.0, 59.0]])  # 20 x 40 pixels
+    in_place = displaced_parts(box, None, (2, 4))
+    assert in_place.shape == (1, 2, 4, 4)
+    assert in_place[0, 0, 0].tolist() == [9.5, 19.5, 14.5, 39.5]
+    assert in_place[0, 1, 3].tolist() == [24.5, 39.5, 29.5, 59.5]
+    offset = torch.zeros(1, 2, 2, 1)
+    offset[0, :, 1, 0] = torch.tensor([0.5, -1.0])  # right by 0.05 widths, up by 0.1 heights
+    moved = displaced_parts(box, offset, (2, 4))
+    assert torch.equal(moved[:, 0], in_place[:, 0])
+    assert torch.equal(moved[0, 1], in_place[0, 1] + torch.tensor([1.0, -4.0, 1.0, -4.0]))
+    # Twice the box, twice the shift; the scale of the map does not matter.
+    double = displaced_parts(torch.tensor([[0, 10.0, 20.0, 49.0, 99.0]]), offset, (2, 4), 1 / 16)
+    assert (double[0, 1, 0] - displaced_parts(box, None, (2, 4))[0, 1, 0]).tolist() == [
+        *(2.0, 12.0, 7.0, 32.0),
+    ]
+    mmcv = displaced_parts(box - 0.25, offset * 2, 1, offset_scale=0.2, semantics="mmcv")
+    assert mmcv[0, 0, 0].tolist() == [9.25, 19.25, 28.25, 58.25]
+
+
+@pytest.mark.parametrize("semantics", ["dcn", "mmcv"])
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_parts_are_what_deformable_pooling_averages(semantics: str, scale: float) -> None:
+    """On maps of coordinates, pooling returns the means of the places that it samples."""
+    size, samples = 40, 4
+    ramp = torch.arange(size, dtype=torch.float64)
+    maps = torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))[None]  # y, x
+    boxes = torch.tensor([[0, 10.0, 11.5, 18.0, 20.0], [0, 9.0, 9.0, 22.0, 17.0]]) / scale
+    boxes[:, 0] = 0
+    offset = torch.rand(2, 2, 3, 2, dtype=torch.float64) - 0.5
+    pooled = deform_roi_pool(
+        maps, boxes, offset, (3, 2), scale, samples_per_bin=samples, semantics=semantics
+    )
+    parts = displaced_parts(boxes, offset, (3, 2), scale, semantics=semantics)
+    x1, y1, x2, y2 = parts.unbind(-1)
+    # Where the middle of the samples is in a bin; and cell u of the map covers 1 / scale pixels.
+    middle = 0.5 - (0.5 / samples if semantics == "dcn" else 0)
+    for channel, (low, high) in enumerate(((y1, y2), (x1, x2))):
+        in_map = (low + middle * (high - low) + 0.5) * scale - 0.5
+        torch.testing.assert_close(pooled[:, channel], in_map, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((torch.zeros(1, 3), None, 2), r"boxes: expected \[K, 4\] or \[K, 5\], got \[1, 3\]"),
+        ((torch.zeros(1, 4), torch.zeros(1, 4, 2, 2), 2), r"offset: expected \[1, 2, part_y"),
+        ((torch.zeros(1, 4), torch.zeros(2, 2, 2, 2), 2), r"offset: expected \[1, 2, part_y"),
+    ],
+)
+def test_parts_say_what_does_not_fit(arguments: tuple[Any, ...], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        displaced_parts(*arguments)
+    with pytest.raises(ValueError, match="semantics: expected 'dcn' or 'mmcv'"):
+        displaced_parts(torch.zeros(1, 4), None, 2, semantics="rfcn")

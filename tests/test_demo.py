@@ -19,8 +19,9 @@ from PIL import Image
 
 from deformops import demo
 from deformops.analysis import sampling_points
-from deformops.demo import boxes, follow, holes, photo, refine, sheet, straighten
+from deformops.demo import boxes, follow, holes, photo, refine, straighten
 from deformops.demo.warp import Warp, inside, pixel_grid, sample_exactly
+from deformops.figures import sheet
 
 PICTURES = {straighten.FILE, holes.FILE, follow.FILE, boxes.FILE, refine.FILE}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deformops.analysis.receptive_field import Window
+from deformops.analysis.windows import Window
 
 
 def sampling_points(
@@ -60,7 +60,7 @@ def sampling_points(
     points = start.reshape(-1, 1, 2)  # [position, point, 2 (y, x)]
     layers = list(zip(windows, offsets, strict=True))
     for index, (window, offset) in reversed(list(enumerate(layers))):
-        taps = _taps(window)  # [tap, 2]
+        taps = taps_of(window)  # [tap, 2]
         stride, padding = (_both(window, entry) for entry in (1, 2))
         moved = (points * stride - padding).unsqueeze(2) + taps
         if offset is not None:
@@ -70,53 +70,11 @@ def sampling_points(
     return points if start.ndim == 2 else points[0]
 
 
-def effective_dilation(
-    offset: Tensor, kernel_size: int | tuple[int, int] = 3, dilation: int | tuple[int, int] = 1
-) -> Tensor:
-    """Computes how far apart the taps of a deformable convolution are.
-
-    It is the mean distance of all adjacent pairs of sampling points, 12 of them in a window of 3x3;
-    a regular window of dilation d has effective dilation d.
-
-    Args:
-        offset: [N, 2 * G * kH * kW, oH, oW].
-        kernel_size: taps on each axis, one number or (y, x).
-        dilation: of the regular taps.
-
-    Returns:
-        [N, G, oH, oW] in pixels.
-
-    Raises:
-        ValueError: the window has a single tap, or the shape of ``offset`` does not fit.
-
-    Example:
-        >>> effective_dilation(torch.zeros(1, 18, 4, 4), dilation=2)[0, 0, 0, 0]
-        tensor(2.)
-
-    Source: Dai et al., Deformable Convolutional Networks, 2017.
-    """
-    window = Window(kernel_size, dilation=dilation)
-    rows, columns = (window.axis(axis)[0] for axis in (0, 1))
-    if rows * columns == 1:
-        raise ValueError("kernel_size: a single tap has no neighbour")
-    if offset.ndim != 4 or offset.shape[1] % (2 * rows * columns) or not offset.shape[1]:
-        raise ValueError(
-            f"offset: expected [N, 2 * G * {rows * columns}, oH, oW], got {list(offset.shape)}"
-        )
-    n, _, height, width = offset.shape
-    taps = _taps(window).to(offset).reshape(rows, columns, 2, 1, 1)
-    points = offset.reshape(n, -1, rows, columns, 2, height, width) + taps
-    below = (points[:, :, 1:] - points[:, :, :-1]).flatten(2, 3)
-    right = (points[:, :, :, 1:] - points[:, :, :, :-1]).flatten(2, 3)
-    y, x = torch.cat([below, right], dim=2).unbind(3)
-    return torch.hypot(y, x).mean(dim=2)
-
-
 def _both(window: Window, entry: int) -> Tensor:
     return torch.tensor([window.axis(axis)[entry] for axis in (0, 1)], dtype=torch.float64)
 
 
-def _taps(window: Window) -> Tensor:
+def taps_of(window: Window) -> Tensor:
     """Returns the places of the taps relative to the first, [K, 2 (y, x)], row by row."""
     axes = []
     for axis in (0, 1):

@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deformops.demo.sheet import (
+from deformops.analysis import displaced_parts
+from deformops.demo.straighten import psnr
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.figures.sheet import (
     ACCENTS,
     QUIET,
     Panel,
@@ -21,8 +24,6 @@ from deformops.demo.sheet import (
     compose,
     on_paper,
 )
-from deformops.demo.straighten import psnr
-from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
 from deformops.ops import deform_roi_pool
 
 FILE = "roi-pooling.png"
@@ -130,10 +131,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     bent = as_backdrop(as_image(warped))
     bent = on_paper(bent, inside(warp.inverse(grid), height, width))
     moved = [
-        other.start
-        + pixel_grid(DRAWN, DRAWN) * other.extent / DRAWN
-        + warp(box.centres(DRAWN))
-        - other.centres(DRAWN)
+        parts(other, following_offsets(warp, box, other, DRAWN))
         for box, other in zip(boxes, around, strict=True)
     ]
     panels = [
@@ -142,20 +140,20 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             "Boxes and their bins",
             f"Each box is divided into {DRAWN} x {DRAWN} bins, large or small; pooling takes one "
             "value from each, so that boxes of all sizes become maps of one size.",
-            _bins(boxes),
+            _bins(boxes, list(map(parts, boxes))),
         ),
         Panel(
             bent,
             "The warped photo: bins in place",
             "Boxes around the same things. Their bins are no longer on the same parts of them.",
-            _bins(around),
+            _bins(around, list(map(parts, around))),
         ),
         Panel(
             bent,
             "Bins moved by offsets",
             "Every bin keeps its size and goes where the warp has taken the part that it saw. "
             "Offsets are in parts of the box, hence alike for large and small ones.",
-            _bins(around, moved),
+            _bins(around, moved, style=(0, (2, 2))),
         ),
         Panel(
             on_paper(np.zeros_like(straight), np.zeros((height, width), dtype=bool)),
@@ -211,27 +209,32 @@ def _error(
     return largest
 
 
-def _bins(boxes: Sequence[Box], corners: Sequence[Points] | None = None) -> Callable[[Any], None]:
-    """Draws the bins of boxes, at the given upper left corners or in place."""
+def parts(box: Box, offset: Tensor | None = None) -> Points:
+    """Returns the bins of a box, [bins, 4 (left, top, right, bottom)]."""
+    found: Points = displaced_parts(box.row(), offset, DRAWN, offset_scale=OFFSET_SCALE).numpy()
+    return found.reshape(-1, 4)
+
+
+def _bins(boxes: Sequence[Box], bins: Sequence[Points], style: Any = "-") -> Callable[[Any], None]:
+    """Draws boxes and their bins."""
 
     def draw(axes: Any) -> None:
         from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
 
-        for index, (box, color) in enumerate(zip(boxes, ACCENTS, strict=False)):
-            tall, wide = box.extent / DRAWN
-            in_place = box.start + pixel_grid(DRAWN, DRAWN) * box.extent / DRAWN
-            places = in_place if corners is None else corners[index]
-            bins = [Rectangle((x, y), wide, tall) for y, x in places.reshape(-1, 2)]
+        for box, corners, color in zip(boxes, bins, ACCENTS, strict=False):
+            drawn = [
+                Rectangle((left, top), right - left, bottom - top)
+                for left, top, right, bottom in corners
+            ]
             axes.add_collection(
-                PatchCollection(bins, facecolor=color, alpha=0.16, edgecolor="none")
+                PatchCollection(drawn, facecolor=color, alpha=0.16, edgecolor="none")
             )
             axes.add_collection(
-                PatchCollection(bins, facecolor="none", edgecolor=color, linewidth=0.9)
+                PatchCollection(drawn, facecolor="none", edgecolor=color, linewidth=0.9)
             )
             y, x = box.start
             height, width = box.extent
-            style = "-" if corners is None else (0, (2, 2))
             frame = Rectangle(
                 (x, y), width, height, fill=False, edgecolor=color, linewidth=1.8, linestyle=style
             )

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deformops.analysis import Window, effective_dilation, sampling_points
-from deformops.demo.sheet import (
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.figures.points import clouds, tree, view_around
+from deformops.figures.sheet import (
     ACCENTS,
     Panel,
     as_backdrop,
     as_image,
     compose,
     on_paper,
-    points_per_pixel,
 )
-from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
 from deformops.ops import deform_conv2d
 
 FILE = "sampling-points.png"
@@ -105,27 +104,27 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             "Regular layers, photo",
             f"Dilations {', '.join(str(dilation_of(w)) for w in windows)}: every unit reads a "
             f"square of {side} x {side} pixels.",
-            _clouds(regular, places),
+            clouds(list(regular), list(places)),
         ),
         Panel(
             warped,
             "Regular layers, warped photo",
             "The same squares, but no longer on the same things.",
-            _clouds(unmoved, units),
+            clouds(list(unmoved), list(units)),
         ),
         Panel(
             warped,
             "Deformable layers, warped photo",
             "Offsets that follow the warp put every point back on what it read in the photo "
             f"(at most {off:.0e} pixels off).",
-            _clouds(moved, units),
+            clouds(list(moved), list(units)),
         ),
         Panel(
             warped,
             "One of them, layer by layer",
             "From one unit to 9 places in the layer below, 81 in the next, 729 in the photo.",
-            _tree(windows, offsets, units[-1]),
-            _view_around(moved[-1], height, width),
+            tree(_levels(windows, offsets, units[-1]), ACCENTS[len(SHOWN) - 1]),
+            view_around(moved[-1], height, width),
         ),
     ]
     compose(
@@ -172,60 +171,9 @@ def _dilations(windows: Sequence[Window], offsets: Sequence[Tensor]) -> str:
     return ", ".join(pairs)
 
 
-def spacing(cloud: Points) -> float:
-    """Returns the mean distance along the rows of one 3x3 window of the lowest layer, in pixels."""
-    window = cloud[:9].reshape(3, 3, 2)
-    return float(np.linalg.norm(np.diff(window, axis=1), axis=-1).mean())
-
-
-def _clouds(points: Points, positions: Points) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        for cloud, position, color in zip(points, positions, ACCENTS, strict=False):
-            size = min(1.3, 0.55 * spacing(cloud) * points_per_pixel(axes))
-            axes.plot(cloud[:, 1], cloud[:, 0], "o", color=color, markersize=size, mew=0)
-            axes.plot(position[1], position[0], "o", color=color, mec="white", **UNIT_STYLE)
-
-    return draw
-
-
-def _tree(
-    windows: Sequence[Window], offsets: Sequence[Tensor], unit: Points
-) -> Callable[[Any], None]:
-    """Draws the points of one, two and three layers, and the lines between them."""
-    color = ACCENTS[len(SHOWN) - 1]
+def _levels(windows: Sequence[Window], offsets: Sequence[Tensor], unit: Points) -> list[Points]:
+    """The points of no, one, two and three layers."""
     levels = [unit[None]]
     for first in reversed(range(len(windows))):
         levels.append(_points(windows[first:], offsets[first:], unit))
-
-    def draw(axes: Any) -> None:
-        # Sizes for points 5 typographic points apart; smaller where there is less room.
-        room = min(1.0, spacing(levels[-1]) * points_per_pixel(axes) / 5)
-        styles = zip(levels[:-1], levels[1:], (1.6, 0.8, 0.35), (7, 4.4, 2.2), strict=True)
-        for above, below, width, size in styles:
-            parents = np.repeat(above, len(below) // len(above), axis=0)
-            lines = np.stack([parents, below, np.full_like(below, np.nan)], axis=1).reshape(-1, 2)
-            axes.plot(lines[:, 1], lines[:, 0], color=color, linewidth=width * room, alpha=0.8)
-            axes.plot(
-                below[:, 1],
-                below[:, 0],
-                "o",
-                color=color,
-                mec="white",
-                mew=0.1 * size,
-                ms=size * room,
-            )
-        axes.plot(unit[1], unit[0], "o", color=color, mec="white", mew=1.2, markersize=9)
-
-    return draw
-
-
-def _view_around(points: Points, height: int, width: int) -> tuple[float, float, float, float]:
-    """Returns a view in the shape of the map that holds the points with some room."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    size = max(1.0, *(1.15 * (high - low)))
-    scale = size / min(height, width)
-    (y, x), tall, wide = (low + high) / 2, scale * height / 2, scale * width / 2
-    return (y - tall, x - wide, y + tall, x + wide)
-
-
-UNIT_STYLE: dict[str, Any] = {"markersize": 7, "mew": 1.2}
+    return levels

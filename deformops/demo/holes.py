@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deformops.demo.sheet import Panel, compose, on_paper
+from deformops.figures.sheet import Panel, compose, on_paper
 from deformops.ops import atrous_conv2d
 
 FILE = "holes.png"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deformops.analysis import mean_iou
-from deformops.demo.sheet import Panel, compose
+from deformops.figures.sheet import Panel, compose
 from deformops.ops import Bilateral, Gaussian, dense_crf, unary_from_labels
 from deformops.pictures import LabelMap, voc_colors
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deformops.demo.sheet import ACCENTS, Panel, as_image, compose, on_paper
 from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.figures.sheet import ACCENTS, Panel, as_image, compose, on_paper
 from deformops.nn import DeformConv2d
 
 FILE = "straighten.png"
