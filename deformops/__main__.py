@@ -19,6 +19,7 @@ COMMANDS = {
     "train-det": ("deformops.cli.train_det", "train a detector on photos with boxes"),
     "eval-det": ("deformops.cli.eval_det", "score a trained detector on photos with boxes"),
     "detect": ("deformops.cli.detect", "find what a photo shows with a trained detector"),
+    "look": ("deformops.cli.look", "show on a photo where a network's deformable layers look"),
     "demo": ("deformops.demo", "show on a photo what the ops do"),
 }
 

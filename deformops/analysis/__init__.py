@@ -2,7 +2,8 @@
 
 what an output can depend on     receptive_field, trace_receptive_fields; DeepLab's field_of_view
 what weighs something in it      effective_receptive_field, uniform_std
-where deformable layers look     sampling_points, displaced_parts, effective_dilation
+where deformable layers look     sampling_points, stack_points, look_at, displaced_parts,
+                                 effective_dilation
 how well labels agree            mean_iou
 """
 
@@ -17,6 +18,7 @@ from deformops.analysis.effective import (
     effective_receptive_field,
 )
 from deformops.analysis.footprint import Footprint, Mark
+from deformops.analysis.looks import Look, look_at
 from deformops.analysis.overlap import mean_iou
 from deformops.analysis.parts import displaced_parts
 from deformops.analysis.receptive_field import (
@@ -34,6 +36,7 @@ __all__ = [
     "DeformableCall",
     "EffectiveField",
     "Footprint",
+    "Look",
     "Mark",
     "ReceptiveField",
     "Spread",
@@ -45,6 +48,7 @@ __all__ = [
     "effective_field",
     "effective_receptive_field",
     "field_of_view",
+    "look_at",
     "mean_iou",
     "receptive_field",
     "sampling_points",

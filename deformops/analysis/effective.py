@@ -83,6 +83,7 @@ def effective_receptive_field(
     position: tuple[int, int],
     *,
     layer: str = "",
+    run: int = 1,
     channel: int | None = None,
 ) -> EffectiveField:
     """Measures how much each pixel weighs for one unit of a network.
@@ -102,6 +103,7 @@ def effective_receptive_field(
         position: row and column of the unit on its map.
         layer: name of the module whose output [1, C', h, w] the unit belongs to; the network's own
             by default. The network is run only so far.
+        run: the how many-th of that module, from 1 on, if the network runs it several times.
         channel: of the unit; None: the sum of all.
 
     Returns:
@@ -118,12 +120,12 @@ def effective_receptive_field(
         raise ValueError(f"layer: expected the name of a module, got {layer!r}")
     training = [module for module in modules.values() if module.training]
     image = images.detach().clone().requires_grad_()
-    handle = modules[layer].register_forward_hook(_keep)
+    handle = modules[layer].register_forward_hook(_Until(run))
     model.eval()
     try:
         with torch.enable_grad():
             model(image)
-        raise ValueError(f"layer: expected one that the network runs, got {layer!r}")
+        raise ValueError(f"layer: expected one that the network runs {run} times, got {layer!r}")
     except _Reached as reached:
         values = reached.values
     finally:
@@ -149,12 +151,20 @@ def effective_receptive_field(
 
 
 class _Reached(Exception):  # noqa: N818 - no error: the end of what is needed
-    """Ends the run of a network at a layer."""
+    """Brings what a layer returned."""
 
     def __init__(self, values: Any) -> None:
         super().__init__()
         self.values = values
 
 
-def _keep(module: nn.Module, args: Any, values: Any) -> None:
-    raise _Reached(values)
+class _Until:
+    """A hook that ends the run of a network at a run of a layer."""
+
+    def __init__(self, run: int) -> None:
+        self.left = run
+
+    def __call__(self, module: nn.Module, args: Any, values: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise _Reached(values)

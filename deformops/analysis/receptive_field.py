@@ -63,8 +63,8 @@ def receptive_field(layers: Layers) -> ReceptiveField:
         >>> conv = Window(3, padding=1)
         >>> receptive_field([conv, conv, Window(2, stride=2), conv]).size
         (10, 10)
-        >>> receptive_field(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))).size
-        (5, 5)
+        >>> receptive_field(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())).size
+        (3, 3)
 
     Source: Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural Networks,
     Distill, 2019.

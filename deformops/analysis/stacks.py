@@ -12,7 +12,11 @@ from deformops.analysis.tracing import DeformableCall
 
 
 def stack_points(
-    stack: Sequence[DeformableCall], position: tuple[float, float], *, offset_group: int = 0
+    stack: Sequence[DeformableCall],
+    position: tuple[float, float],
+    *,
+    offset_group: int = 0,
+    moved: bool = True,
 ) -> list[Tensor]:
     """Computes the places of the image that a stack of deformable layers of a network reads.
 
@@ -25,6 +29,7 @@ def stack_points(
         position: (y, x) on the map that the last layer wrote; fractions are allowed.
         offset_group: the group whose offsets are followed, in every layer; in layers with fewer
             groups the last one.
+        moved: False for the points that the layers would read without offsets.
 
     Returns:
         A level for each layer and one for the unit: the unit's place [1, 2 (y, x)], then of the
@@ -44,6 +49,7 @@ def stack_points(
         read, written = layer.grids
         group = min(offset_group, layer.groups - 1)
         units = written.positions(levels[-1])
-        points = sampling_points([layer.window], [layer.offset], units, offset_group=group)
+        offset = layer.offset if moved else None
+        points = sampling_points([layer.window], [offset], units, offset_group=group)
         levels.append(read.places(points.flatten(0, 1)))
     return levels

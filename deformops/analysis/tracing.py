@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from deformops.analysis.dilation import effective_dilation
 from deformops.analysis.footprint import Footprint, Mark
 from deformops.analysis.rules import DEFORMABLE, FACTORIES, Call, LostError, follow, window_of_call
 from deformops.analysis.windows import Window, window_of
@@ -41,6 +42,20 @@ class DeformableCall:
     input: Mark
     output: Mark
     grids: tuple[Footprint, Footprint]
+
+    @property
+    def module(self) -> tuple[str, int]:
+        """The name of its module, and the how many-th run of that it is, from 1 on."""
+        name, _, run = self.name.partition(":")
+        return name, int(run or 1)
+
+    @property
+    def effective_dilation(self) -> Tensor:
+        """Of each place and group, [G, oH, oW]; see the function of this name."""
+        kernel, dilation = (
+            (self.window.axis(0)[entry], self.window.axis(1)[entry]) for entry in (0, 3)
+        )
+        return effective_dilation(self.offset[None], kernel, dilation)[0]
 
 
 class TracedFields:
@@ -124,7 +139,8 @@ def trace_receptive_fields(model: nn.Module, *inputs: Any) -> TracedFields:
         ValueError: there is no image, or there are some of several sizes.
 
     Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ConvTranspose2d(8, 3, 4, stride=2))
+        >>> deconvolution = torch.nn.ConvTranspose2d(8, 3, 4, stride=2)
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2), deconvolution)
         >>> trace_receptive_fields(net, torch.zeros(1, 3, 33, 33))[""].box((8, 9))
         (6, 6, 10, 10)
     """
@@ -225,7 +241,7 @@ class _Tracer(TorchDispatchMode):
             or Footprint.spaced((tensor.shape[-2], tensor.shape[-1]), self.traced.size)
             for mark, tensor in ((before, input), (after, output))
         ]
-        runs = sum(run.name.partition(":")[0] == own for run in self.traced.deformable)
+        runs = sum(run.module[0] == own for run in self.traced.deformable)
         moves = offset.detach()[0]
         self.traced.deformable.append(
             DeformableCall(

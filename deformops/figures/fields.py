@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,32 @@ from deformops.figures.sheet import INK, PAPER
 def heat(
     backdrop: NDArray[np.float64], mass: NDArray[np.float64], color: str
 ) -> NDArray[np.float64]:
-    """Lays a map over an image as ink: the root of its share of the largest value.
+    """Lays a map over an image as ink, as strong as the root of what a pixel and its like have.
+
+    Gradients differ a lot from pixel to pixel: the map is smoothed a little, and the strongest of
+    a thousand pixels are drawn alike.
 
     Args:
         backdrop: [H, W, 3] in [0, 1].
         mass: [H, W], at least 0.
         color: of the ink, as "#rrggbb".
     """
-    strength = np.sqrt(mass / max(float(mass.max()), np.finfo(float).tiny))[..., None]
+    smooth = _smoothed(mass, max(mass.shape) / 300)
+    most = max(float(np.quantile(smooth, 0.999)), np.finfo(float).tiny)
+    strength = 0.92 * np.sqrt(np.minimum(smooth / most, 1))[..., None]
     ink = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     laid: NDArray[np.float64] = backdrop * (1 - strength) + ink * strength
     return laid
+
+
+def _smoothed(values: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Convolves [H, W] with a Gaussian."""
+    reach = math.ceil(3 * deviation)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    for axis in (0, 1):
+        values = np.apply_along_axis(np.convolve, axis, values, kernel / kernel.sum(), "full")
+        values = values.take(range(reach, values.shape[axis] - reach), axis)
+    return values
 
 
 def frame(box: tuple[int, int, int, int], color: str, style: Any = "-") -> Callable[[Any], None]:
@@ -92,6 +108,8 @@ def numbers(
     top, left, bottom, right = extent
 
     def draw(axes: Any) -> None:
+        from matplotlib.patches import Rectangle
+
         limits = axes.get_xlim(), axes.get_ylim()
         shown = axes.imshow(
             values,
@@ -103,19 +121,14 @@ def numbers(
         )
         axes.set_xlim(limits[0])
         axes.set_ylim(limits[1])
-        inset = axes.inset_axes((0.03, 0.06, 0.3, 0.035))
+        ground = Rectangle(
+            (0, 0), 0.4, 0.105, transform=axes.transAxes, color=PAPER, alpha=0.85, linewidth=0
+        )
+        axes.add_patch(ground)
+        inset = axes.inset_axes((0.03, 0.055, 0.3, 0.02))
         bar = axes.figure.colorbar(shown, cax=inset, orientation="horizontal")
         bar.outline.set_linewidth(0.5)
         bar.ax.tick_params(labelsize=7, length=2, width=0.5, pad=1.5, colors=INK)
-        bar.ax.xaxis.set_ticks_position("top")
-        for text in bar.ax.get_xticklabels():
-            text.set_bbox({"facecolor": PAPER, "alpha": 0.7, "pad": 0.6, "linewidth": 0})
-        bar.ax.set_title(
-            label,
-            fontsize=7,
-            loc="left",
-            pad=13,
-            bbox={"facecolor": PAPER, "alpha": 0.7, "pad": 1, "linewidth": 0},
-        )
+        bar.ax.set_title(label, fontsize=7, loc="left", pad=2)
 
     return draw

@@ -13,6 +13,7 @@ from deformops.figures.sheet import ACCENTS, points_per_pixel
 
 Points = NDArray[np.float64]  # [..., 2 (y, x)]
 
+LARGEST = 2.2  # diameter of a point of a cloud, in typographic points
 UNIT_STYLE: dict[str, Any] = {"markersize": 7, "mew": 1.2}
 
 
@@ -29,22 +30,22 @@ def spacing(cloud: Points) -> float:
 
 
 def clouds(
-    points: Sequence[Points], positions: Sequence[Points], *, largest: float = 1.3
+    points: Sequence[Points], positions: Sequence[Points], *, color: str | None = None
 ) -> Callable[[Any], None]:
     """Draws clouds of points, each with its unit, in the accents' order.
 
     Args:
         points: of each unit [P, 2].
         positions: of the units.
-        largest: diameter of a point, in typographic points.
+        color: of all clouds; None: the accents.
     """
 
     def draw(axes: Any) -> None:
         for index, (cloud, position) in enumerate(zip(points, positions, strict=True)):
-            color = ACCENTS[index % len(ACCENTS)]
-            size = min(largest, 0.55 * spacing(cloud) * points_per_pixel(axes))
-            axes.plot(cloud[:, 1], cloud[:, 0], "o", color=color, markersize=size, mew=0)
-            axes.plot(position[1], position[0], "o", color=color, mec="white", **UNIT_STYLE)
+            ink = color or ACCENTS[index % len(ACCENTS)]
+            size = min(LARGEST, 0.55 * spacing(cloud) * points_per_pixel(axes))
+            axes.plot(cloud[:, 1], cloud[:, 0], "o", color=ink, markersize=size, mew=0)
+            axes.plot(position[1], position[0], "o", color=ink, mec="white", **UNIT_STYLE)
 
     return draw
 

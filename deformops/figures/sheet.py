@@ -111,6 +111,7 @@ def _grid(panels: Sequence[Panel]) -> tuple[int, int, float, float]:
 def _show(axes: Any, panel: Panel) -> None:
     height, width = panel.image.shape[:2]
     axes.imshow(np.clip(panel.image, 0, 1), interpolation="lanczos", aspect="auto")
+    axes.set_facecolor(PAPER)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
