@@ -113,12 +113,12 @@ def uniform_std(layers: Layers) -> tuple[float, float]:
     windows = windows_of(layers)
     deviations = []
     for axis in (0, 1):
-        jump, variance = 1, 0.0
+        jump, twelvefold = 1, 0
         for window in windows:
             kernel, stride, _, dilation = window.axis(axis)
-            variance += (jump * dilation) ** 2 * (kernel**2 - 1) / 12
+            twelvefold += (jump * dilation) ** 2 * (kernel**2 - 1)
             jump *= stride
-        deviations.append(math.sqrt(variance))
+        deviations.append(math.sqrt(twelvefold / 12))
     return deviations[0], deviations[1]
 
 
