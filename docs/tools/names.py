@@ -17,6 +17,7 @@ MODULES = (
     "deformops.training.detection.scenes",
     "deformops.training.detection.augmentation",
     "deformops.training.detection.trainer",
+    "deformops.training.detection.alternation",
     "deformops.training.detection.inference",
     "deformops.training.detection.scores",
     "deformops.training.detection.network",
