@@ -73,7 +73,7 @@ def coco(contents: Mapping[str, Sequence[Box]] | None = None) -> dict[str, Any]:
     return {
         "images": [{"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(contents)],
         "annotations": annotations,
-        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+        "categories": [{"id": numbers[name], "name": name} for name in classes],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from PIL import Image
 
 from deformops.__main__ import main
 from deformops.cli.boxes import Labelled, Rectangle, _free_place, draw_boxes
+from deformops.cli.command import Command
 from deformops.nets.detection import Detector, TwoStageDetector
 from deformops.pictures import class_colors
 from deformops.training.checkpoint import save
@@ -163,6 +165,18 @@ def test_ctrl_c(
     assert capsys.readouterr().err.strip() == "interrupted"
 
 
+def left_alone(_: argparse.Namespace) -> int:
+    raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_that_has_gone_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    """`deformops detect ... | head -3`."""
+    command = Command("detect", nothing, __name__, left_alone.__name__)
+    with pytest.raises(BrokenPipeError):
+        command(argparse.Namespace())
+    assert capsys.readouterr().err == ""
+
+
 def test_torchrun(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two processes by torchrun: one of them prints what one alone does."""
     assert evaluate("--split", "train", "--coco") == 0
@@ -206,7 +220,7 @@ def other_weights(folder: Path) -> None:
     save(folder / "net.pt", {"network": described().state(), "model": {}})
 
 
-def nothing(_: Path) -> None:
+def nothing(_: object) -> None:
     pass
 
 

@@ -70,17 +70,16 @@ def test_perfect_and_none() -> None:
 
 
 def test_overlaps() -> None:
-    """Sides are inclusive: 29 of 40 columns overlap by .725, enough for five of COCO's ten IoUs."""
-    narrow = [10.0, 10, 38, 49]
+    """Sides are inclusive: 30 of 40 columns overlap by .75, enough for six of COCO's ten IoUs."""
+    narrow = [10.0, 10, 39, 49]
     scores = DetectionScores(photos(objects([ONE], [1]), objects([TWO], [1])))
     scores.add(0, found([narrow], [1], [0.9]))
     assert scores.voc().tolist()[0] == 1  # Only photos that were added count.
-    assert scores.voc(iou_threshold=0.72)[0] == 1
-    assert scores.voc(iou_threshold=0.73)[0] == 0
+    assert scores.voc(iou_threshold=0.74)[0] == 1
+    assert scores.voc(iou_threshold=0.75)[0] == 0
     coco = scores.coco()
-    assert float(coco.classes[0]) == pytest.approx(0.5)
-    assert coco.summary["AP50"] == pytest.approx(1)
-    assert coco.summary["AP75"] == 0
+    assert float(coco.classes[0]) == pytest.approx(0.6)
+    assert coco.summary["AP75"] == pytest.approx(1)
     scores.add(1, found([], [], []))
     assert scores.voc()[0] == 0.5
     # 51 of the 101 recalls 0, 0.01, ... are at most a half.

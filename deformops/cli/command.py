@@ -41,6 +41,8 @@ class Command:
                 importlib.import_module(self.module), self.function
             )
             return work(arguments)
+        except BrokenPipeError:
+            raise  # Nobody listens any more, which is no mistake: the program ends quietly.
         except (ValueError, OSError, ArithmeticError) as error:
             print(f"deformops {self.name}: {error}", file=sys.stderr)
             return 1
