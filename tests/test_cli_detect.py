@@ -30,7 +30,7 @@ from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.inference import DetectionPredictor, evaluate_detector
 from deformops.training.detection.network import DetectionNetwork
 from deformops.training.network import Network
-from tests.detection_data import write_voc
+from tests.detection_data import write_coco, write_voc
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("cell", "wheel")
@@ -134,6 +134,17 @@ def test_evaluation(data: Path, net: Detector, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert "1 photos of voc, test" in text
     assert "COCO" not in text
+
+
+def test_evaluation_of_coco(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same photos have the same scores, whichever way they are laid out."""
+    assert evaluate("--split", "train") == 0
+    _, *expected = capsys.readouterr().out.splitlines()
+    file = write_coco(data / "coco") / "annotations" / "instances_train.json"
+    assert main(["eval-det", str(file), "--weights", "net.pt", "--device", "cpu"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"faster-rcnn-zf, 2 photos of {file}"
+    assert lines == expected
 
 
 def test_a_class_that_is_not_there(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

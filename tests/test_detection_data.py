@@ -168,6 +168,12 @@ def test_bad_places(voc: Path, tmp_path: Path) -> None:
         AnnotatedPhotos.of(tmp_path / "nowhere", "train")
     with pytest.raises(ValueError, match=r"expected Pascal VOC's folders .*; it has voc$"):
         AnnotatedPhotos.of(tmp_path, "train")
+    coco_place = write_coco(tmp_path / "coco")
+    with pytest.raises(ValueError, match=r"split dev .*has annotations.instances_train\.json$"):
+        AnnotatedPhotos.of(coco_place, "dev")
+    (coco_place / "val.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"one file of COCO's in .*instances_train.*, val\.json$"):
+        AnnotatedPhotos.of(coco_place)
     with pytest.raises(ValueError, match=r"expected the folders Annotations .* it is no folder"):
         AnnotatedPhotos.voc(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"dev\.txt cannot be read: .*expected one of test, train"):

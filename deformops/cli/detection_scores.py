@@ -47,7 +47,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     finally:
         processes.leave()
     if processes.first:
-        print(f"{network.name}, {len(photos)} photos of {arguments.data}, {arguments.split}")
+        split = "" if arguments.data.is_file() else f", {arguments.split}"
+        print(f"{network.name}, {len(photos)} photos of {arguments.data}{split}")
         for problem in problems(photos):
             print(problem)
         print(table(scores, coco=arguments.coco))

@@ -90,16 +90,17 @@ class AnnotatedPhotos:
         if (place / "Annotations").is_dir():
             return cls.voc(place, split, class_names)
         folders = [folder for folder in (place / "annotations", place) if folder.is_dir()]
-        found = [file for folder in folders for file in sorted(folder.glob("*.json"))]
-        if split is not None:
-            found = [file for file in found if file.stem in (split, f"instances_{split}")]
+        files = [file for folder in folders for file in sorted(folder.glob("*.json"))]
+        wanted = [file for file in files if file.stem in (split, f"instances_{split}")]
+        found = files if split is None else wanted
         if len(found) == 1:
             return cls.coco(found[0], None, class_names)
-        there = ", ".join(sorted(entry.name for entry in place.iterdir())[:8]) or "nothing"
+        there = [str(file.relative_to(place)) for file in files]
+        there = there or sorted(entry.name for entry in place.iterdir())
         named = "" if split is None else f" for the split {split}"
         raise ValueError(
             f"{place}: expected Pascal VOC's folders Annotations and JPEGImages in it, or one file "
-            f"of COCO's{named} in its annotations; it has {there}"
+            f"of COCO's{named} in its annotations; it has {', '.join(there[:8]) or 'nothing'}"
         )
 
     @classmethod
