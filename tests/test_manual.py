@@ -98,7 +98,7 @@ def test_examples_of_help_are_understood(command: str, capsys: pytest.CaptureFix
     commands = [line.strip() for line in lines if line.strip().startswith("deformops ")]
     assert commands
     for line in commands:
-        block = Block("sh", line.partition(" | ")[0], 0, False)
+        block = Block("sh", line.partition(" | ")[0], 0, "", False)
         for words in block.commands:
             check_command(words)
 

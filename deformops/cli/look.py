@@ -16,9 +16,9 @@ Deformable layers are found while the network runs on the photo: those of this p
 torchvision, and layers of others that are made like mmcv's.
 
 The picture shows, for the unit of a layer that lies at each point: the points that the deformable
-layers below it read, one layer after the other; the pixels that it can depend on (its theoretical
-receptive field) and how much each weighs (its effective one); and how far the layer spreads its
-taps, over the whole photo (its effective dilation).
+layers below it read, one layer after the other; the pixels that it can depend on while no tap moves
+(its theoretical receptive field) and how much each weighs (its effective one); and how far the
+layer spreads its taps, over the whole photo (its effective dilation).
 
 examples:
   deformops look deform.pt photo.jpg --at 220,140 -o look.png

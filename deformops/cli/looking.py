@@ -125,7 +125,7 @@ def describe(look: Look, stack: Sequence[DeformableCall]) -> str:
         top, left, bottom, right = look.box
         sees = (
             f"{right - left + 1} x {bottom - top + 1} pixels of the photo, from {left},{top} to "
-            f"{right},{bottom}"
+            f"{right},{bottom}, with regular taps"
         )
     spread = float(layer.effective_dilation[:, row, column].mean())
     lines = {

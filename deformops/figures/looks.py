@@ -125,7 +125,7 @@ def _closer(backdrop: NDArray[np.float64], look: Look, color: str) -> Iterator[P
         size = size_of((bottom - top + 1, right - left + 1))
         whole = size == size_of((height, width))
         sees = (
-            f"Dashed: all that it can depend on, {'the whole photo' if whole else size} "
+            f"Dashed: all that it sees with regular taps, {'the whole photo' if whole else size} "
             f"({look.field.share(look.box):.0%} of the weight)."
         )
     yield Panel(

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _FENCE = re.compile(
-    r"^(?P<run><!-- run -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)$",
+    r"^(?P<run><!-- run -->\n)?"
+    r"(?P<fence>```+)(?P<language>\w*)(?P<more>[^\n]*)\n"
+    r"(?P<text>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -21,12 +23,14 @@ class Block:
         language: what the fence says.
         text: the lines between the fences.
         line: the number of the first of them on its page, from 1 on.
+        file: the name that the fence gives it, as in title="net.py"; empty without one.
         run: whether the line `<!-- run -->` stands before it: its commands are quick.
     """
 
     language: str
     text: str
     line: int
+    file: str
     run: bool
 
     @property
@@ -49,4 +53,6 @@ def blocks(page: str) -> Iterator[Block]:
     """
     for match in _FENCE.finditer(page):
         line = page.count("\n", 0, match.start("text")) + 1
-        yield Block(match["language"], match["text"], line, match["run"] is not None)
+        title = re.search(r'title="([^"]+)"', match["more"])
+        file = title[1] if title else ""
+        yield Block(match["language"], match["text"], line, file, match["run"] is not None)

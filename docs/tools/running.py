@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+from pathlib import Path
 from typing import Any
 
 from deformops.__main__ import main
@@ -16,6 +17,8 @@ _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 def run(page: str, where: str) -> None:
     """Runs the blocks of Python of a page, and the commands that are marked as quick.
 
+    A block with the name of a file is written to it.
+
     Args:
         page: Markdown.
         where: its name, for messages.
@@ -26,7 +29,9 @@ def run(page: str, where: str) -> None:
     """
     names: dict[str, Any] = {}
     for block in blocks(page):
-        if block.language == "python":
+        if block.file:
+            Path(block.file).write_text(block.text, "utf-8")
+        elif block.language == "python":
             lines = "\n" * (block.line - 1)
             exec(compile(lines + block.text, where, "exec"), names)
         elif block.language == "pycon":
