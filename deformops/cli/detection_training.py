@@ -14,7 +14,7 @@ from deformops.cli.session import Session
 from deformops.cli.train_det import SETTINGS
 from deformops.cli.training_options import COMMON, chosen
 from deformops.nets.detection import Detector, DetectorSettings
-from deformops.training import Processes
+from deformops.training import Processes, class_names
 from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.inference import DetectionPredictor, evaluate_detector
 from deformops.training.detection.network import DetectionNetwork
@@ -47,7 +47,8 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, session: Session) -> int:
-    photos = AnnotatedPhotos.of(arguments.data, arguments.split)
+    given = None if arguments.names is None else class_names(arguments.names)
+    photos = AnnotatedPhotos.of(arguments.data, arguments.split, given)
     names = ", ".join(photos.class_names)
     session.say(f"{len(photos)} photos, {len(photos.class_names)} classes: {names}")
     for problem in problems(photos):
@@ -104,7 +105,7 @@ def _score(
     session.say(table(scores))
 
 
-def _network(arguments: argparse.Namespace, class_names: tuple[str, ...]) -> DetectionNetwork:
+def _network(arguments: argparse.Namespace, names: tuple[str, ...]) -> DetectionNetwork:
     """The network that is asked for."""
     options = chosen(arguments, (*COMMON, "deformable_rois"))
     for name in ("scales", "ratios"):
@@ -122,9 +123,7 @@ def _network(arguments: argparse.Namespace, class_names: tuple[str, ...]) -> Det
         settings["proposals"] = (arguments.proposals, usual.proposals[1])
         settings["proposals_before"] = (BEFORE * arguments.proposals, usual.proposals_before[1])
     size = (arguments.sizes[0], arguments.longest)
-    return DetectionNetwork(
-        arguments.net, class_names, options, arguments.preprocessing, size, settings
-    )
+    return DetectionNetwork(arguments.net, names, options, arguments.preprocessing, size, settings)
 
 
 def _recipe(arguments: argparse.Namespace, processes: Processes) -> DetectionRecipe:

@@ -127,6 +127,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="unless the longer side would be more than this (default: 1000)",
     )
+    data.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="of the classes, one in each line (default: those of the photos, by the alphabet, or "
+        "COCO's)",
+    )
     data.add_argument("--no-mirror", action="store_true", help="never mirror photos")
 
     learning = add_learning(

@@ -1,5 +1,7 @@
 """Training of segmentation networks, and what they are used for afterwards.
 
+Detectors are trained by `deformops.training.detection`; both go through one `TrainingLoop`.
+
 Networks are `deformops.nets.Segmenter`s. The commands `train-seg`, `eval-seg` and `segment` are
 made of this.
 
@@ -15,6 +17,7 @@ made of this.
 from deformops.training.augmentation import Augmentation, color_components, ten_crops
 from deformops.training.data import LabelledPhotos, Samples, class_names, find_split
 from deformops.training.inference import Predictor, crf, crf_ablation, evaluate, most_probable
+from deformops.training.loop import LoopRecipe, TrainingLoop
 from deformops.training.optimizer import parameter_groups, poly
 from deformops.training.processes import Processes
 from deformops.training.scores import Confusion, trimap
@@ -26,11 +29,13 @@ __all__ = [
     "Confusion",
     "DivergedError",
     "LabelledPhotos",
+    "LoopRecipe",
     "Predictor",
     "Processes",
     "Recipe",
     "Samples",
     "Trainer",
+    "TrainingLoop",
     "class_names",
     "color_components",
     "crf",
