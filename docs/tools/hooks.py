@@ -98,9 +98,10 @@ class PageFolder:
 def pictures(made: PageFolder, *names: str) -> str:
     """Pictures side by side, each a part of the page itself."""
     images = []
+    size = (400, 300) if len(names) > 1 else (800, 1000)
     for name in names:
         picture = Image.open(made.path(name)).convert("RGB")
-        picture.thumbnail((400, 300))
+        picture.thumbnail(size)
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=85)
         images.append(_image(name, data.getvalue(), "jpeg"))
