@@ -19,11 +19,15 @@ from PIL import Image
 
 from deformops import demo
 from deformops.analysis import sampling_points
-from deformops.demo import boxes, follow, holes, photo, refine, straighten
+from deformops.demo import boxes, dynamic, follow, holes, photo, reach, refine, straighten
 from deformops.demo.warp import Warp, inside, pixel_grid, sample_exactly
 from deformops.figures import sheet
 
-PICTURES = {straighten.FILE, holes.FILE, follow.FILE, boxes.FILE, refine.FILE}
+PICTURES = {
+    *(scene.FILE for scene in (straighten, dynamic, holes, follow, boxes, refine)),
+    reach.STRIDES_FILE,
+    reach.DEPTH_FILE,
+}
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -42,6 +46,8 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pictures, and the time of CRFs not measured: what is drawn is the same."""
     monkeypatch.setattr(sheet, "PIXELS_PER_INCH", 20)
     monkeypatch.setattr(refine, "_compare_times", lambda *_: None)
+    for name, value in (("DEPTHS", (1, 2)), ("SHOWN", (1,)), ("SIDE", 9), ("SEEDS", 1)):
+        monkeypatch.setattr(reach, name, value)
 
 
 @pytest.mark.parametrize("size", [(300, 451), (40, 7), (1, 1)])
@@ -166,6 +172,46 @@ def test_the_same_photo_gives_the_same_pictures(tmp_path: Path) -> None:
     for name in PICTURES:
         pictures = [(tmp_path / run / name).read_bytes() for run in ("first", "second")]
         assert pictures[0] == pictures[1], name
+
+
+def test_strides_and_holes_and_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "PIXELS_PER_INCH", 20)
+    for name, value in (("DEPTHS", (2, 8)), ("SHOWN", (8,)), ("SIDE", 25), ("SEEDS", 2)):
+        monkeypatch.setattr(reach, name, value)
+    lines: list[str] = []
+    reach.show(torch.zeros(3, 1, 1), tmp_path, lines.append)
+    text = "\n".join(lines)
+    assert "stride 2  7; without it 5; without it, with holes 7" in text
+    assert "1.155 with equal weights (sqrt(2 n / 3) = 1.155)" in text  # n = 2
+    assert "2.309 with equal weights (sqrt(2 n / 3) = 2.309)" in text  # n = 8, twice as wide
+    assert "the theoretical field: 17 pixels" in text
+
+
+def test_permuted_values_stay_in_their_window() -> None:
+    random = np.random.default_rng(2)
+    image = random.permutation(20 * 24).reshape(1, 20, 24).astype(float)
+    wanted = random.permutation(image.ravel()).reshape(image.shape)
+    found = dynamic.best_permutation(image, wanted)
+    padded = np.pad(image[0], 1)
+    for row in range(20):
+        for column in range(24):
+            window = padded[row : row + 3, column : column + 3]
+            nearest = np.abs(window - wanted[0, row, column]).min()
+            assert found[0, row, column] in window
+            assert abs(found[0, row, column] - wanted[0, row, column]) == nearest
+    shifted = np.roll(image, (1, -1), (1, 2))
+    assert (dynamic.best_permutation(shifted, image)[:, :-1, 1:] == image[:, :-1, 1:]).all()
+
+
+def test_positions_do_what_values_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "PIXELS_PER_INCH", 20)
+    image = torch.from_numpy(np.sin(pixel_grid(60, 80) / 5).sum(-1) / 4 + 0.5).float()
+    lines: list[str] = []
+    dynamic.show(image.expand(3, -1, -1), tmp_path, lines.append)
+    values, positions = (
+        float(re.search(r"([\d.]+) dB$", line)[1]) for line in lines if line.endswith(" dB")
+    )
+    assert positions > values + 10
 
 
 def test_blocks_have_their_most_frequent_label() -> None:

@@ -1,8 +1,8 @@
 """`deformops demo`: what the package computes, shown on a photo and measured.
 
 A scene is a module with a function `show(photo, output, say)`: it prints its figures with `say` and
-writes its picture to the folder `output`. Pictures depend on the photo alone; that of `refine`,
-which needs a photo whose labels are known, is always the same.
+writes its pictures to the folder `output`. Pictures depend on the photo alone; that of `refine`,
+which needs a photo whose labels are known, and those of `reach` are always the same.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = _missing(arguments.photo)
     if missing:
         return _fail(f"the demo needs {' and '.join(missing)}: pip install 'deformops-vision[viz]'")
-    from deformops.demo import boxes, follow, holes, photo, refine, straighten
+    from deformops.demo import boxes, dynamic, follow, holes, photo, reach, refine, straighten
 
     start = time.perf_counter()
     try:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(f"{arguments.photo} cannot be read as an image: {error}")
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        for scene in (straighten, holes, follow, boxes, refine):
+        for scene in (straighten, dynamic, reach, holes, follow, boxes, refine):
             scene.show(image, arguments.output, _say)
     except OSError as error:
         return _fail(f"the pictures cannot be written: {error}")

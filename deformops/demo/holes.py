@@ -72,7 +72,8 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     say(f"holes: a 7x7 derivative of a Gaussian at half the resolution ({grey.numel()} pixels)")
     say(f"  filled    {float(filled.double().mean()):.1%} by subsampling and dealing back")
     say(f"            100.0% by holes in the kernel, rate {RATE}: the same 49 multiplications each")
-    say(f"  differ    by at most {largest:.0e} where both have an answer")
+    apart = f"differ by at most {largest:.0e}" if largest else "are equal to the last bit"
+    say(f"  answers   {apart} where there are both")
 
     middle = _middle(grey.shape)
     scale = float(atrous.abs().max()) or 1.0
@@ -92,7 +93,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         Panel(
             _signed(atrous[middle] / scale),
             "Holes in the kernel",
-            f"All pixels have one, and where both do they differ by at most {largest:.0e}.",
+            f"All pixels have one; where there are both, they {apart}.",
         ),
     ]
     compose(
