@@ -22,15 +22,19 @@ NEEDED = {
 }
 
 EPILOG = """\
-Writes five pictures, and prints figures beside each:
+Writes eight pictures, and prints figures beside each:
 
-  straighten.png       one deformable 3x3 layer undoes a known warp of the photo
-  holes.png            a filter at half the resolution answers a quarter of the pixels, a filter
-                       with holes all of them
-  sampling-points.png  where a unit looks through three deformable layers that follow the warp
-  roi-pooling.png      boxes of the warped photo, pooled in place and with moved bins
-  refine.png           a dense CRF refines a mask of blocks (needs no photo)
+  straighten.png            one deformable 3x3 layer undoes a known warp of the photo
+  values-and-positions.png  the best filter with changing values at each pixel does not
+  strides-and-holes.png     what a pool's stride, its loss, and holes do to what a unit sees
+  depth.png                 what weighs in it grows as the square root of the depth
+  holes.png                 a filter at half the resolution answers a quarter of the pixels, a
+                            filter with holes all of them
+  sampling-points.png       where a unit looks through three deformable layers that follow the warp
+  roi-pooling.png           boxes of the warped photo, pooled in place and with moved bins
+  refine.png                a dense CRF refines a mask of blocks
 
+The last, depth and strides need no photo.
 It takes about half a minute. torchvision and pydensecrf are timed beside it where installed.
 
 examples:
