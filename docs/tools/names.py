@@ -12,7 +12,6 @@ MODULES = (
     "deformops.nets",
     "deformops.nets.detection",
     "deformops.training",
-    "deformops.training.loop",
     "deformops.training.detection.data",
     "deformops.training.detection.scenes",
     "deformops.training.detection.augmentation",
