@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
@@ -357,6 +358,24 @@ def test_torchvision_has_the_same_rpn_loss() -> None:
     )
     losses = rpn_loss(logits[..., None], codes, labels, targets)
     torch.testing.assert_close(losses, expected)
+
+
+def test_torchvisions_network_is_made_of_these_parts() -> None:
+    """The numbers at which this file and its neighbours compare are those of its Faster R-CNN."""
+    net = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    rpn, heads = net.rpn, net.roi_heads
+    matcher, rois = rpn.proposal_matcher, heads.proposal_matcher
+    assert (matcher.low_threshold, matcher.high_threshold) == (0.3, 0.7)
+    assert (rois.low_threshold, rois.high_threshold) == (0.5, 0.5)
+    assert (matcher.allow_low_quality_matches, rois.allow_low_quality_matches) == (True, False)
+    assert rpn.box_coder.weights == (1.0, 1.0, 1.0, 1.0)
+    assert heads.box_coder.weights == (10.0, 10.0, 5.0, 5.0)
+    assert rpn.box_coder.bbox_xform_clip == heads.box_coder.bbox_xform_clip == math.log(1000 / 16)
+    assert (rpn.nms_thresh, heads.nms_thresh, heads.score_thresh) == (0.7, 0.5, 0.05)
+    for (size,), cells in zip(
+        rpn.anchor_generator.sizes, rpn.anchor_generator.cell_anchors, strict=True
+    ):
+        assert torch.equal(base_anchors(1, scales=(size,), family="torchvision"), cells)
 
 
 def detection_case() -> tuple[Tensor, Tensor, Tensor, Tensor]:
