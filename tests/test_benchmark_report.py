@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.flop_counter
 
 from benchmarks import __main__ as command
 from benchmarks import compare, gpu_limits, plot, split, suites
@@ -291,6 +292,17 @@ def test_a_network_is_measured_with_the_ops_of_others() -> None:
     assert len(calls) == 13
     assert made.split is not None
     assert made.split()["convolution"] > 0
+
+
+def test_the_floor_of_a_network_is_what_torch_counts() -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    network = networks.Network("deeplab-largefov", width=1 / 16, height=33, length=41)
+    with (
+        torch.utils.flop_counter.FlopCounterMode(display=False) as counter,
+        networks.replaced(networks.of_torchvision()),
+    ):
+        network.blank()(torch.zeros(1, 3, 33, 41))
+    assert network.flops() == counter.get_total_flops() > 1e6
 
 
 # GPUs

@@ -3,14 +3,15 @@
 Both are the same network with the same weights: while the second computes, the layers call torch's
 ``conv2d`` and torchvision's ``deform_conv2d``, ``roi_pool`` and ``nms``. Weights are drawn, not
 trained, at full width; layers that start at zero are drawn too, and offsets move their taps by a
-few pixels.
+few pixels. The floor is the multiplications and additions of convolutions and fully connected
+layers, those of taps on the padding included.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import engines
-from ..case import OURS, Case, Competitor, Entry, Part, Suite
+from ..case import OURS, Case, Competitor, Entry, Part, Suite, Work
 from ..place import Place
 from ..split import REST, Split
 
@@ -40,6 +41,7 @@ KINDS = {
     "normalisation": ("BatchNorm2d", "LocalResponseNorm"),
     "ReLU": ("ReLU",),
 }
+MULTIPLY = ("deformable convolution", "convolution", "fully connected")
 
 
 def kind_of(layer: nn.Module) -> str:
@@ -63,15 +65,38 @@ class Network:
         width = f" width {self.width:g}" if self.width != 1 else ""
         return f"{self.name}{width} 1x3x{self.height}x{self.length}"
 
-    @torch.no_grad()
-    def build(self) -> nn.Module:
-        """Returns the network, in test mode."""
+    def blank(self) -> nn.Module:
+        """Returns the network as it is before training, in test mode."""
         from deformops.nets import build_segmenter
         from deformops.nets.detection import build_detector
 
-        torch.manual_seed(0)
         build = build_detector if self.detects else build_segmenter
-        network: nn.Module = build(self.name, CLASSES, width=self.width).eval()
+        network: nn.Module = build(self.name, CLASSES, width=self.width)
+        return network.eval()
+
+    @torch.no_grad()
+    def flops(self) -> float:
+        """Counts multiplications and additions on a device that computes nothing."""
+        counts: list[float] = []
+
+        def count(layer: Any, _: Any, output: Tensor) -> None:
+            counts.append(2.0 * output.numel() * layer.weight[0].numel())
+
+        with torch.device("meta"):
+            network = self.blank()
+            for layer in network.modules():
+                if kind_of(layer) in MULTIPLY:
+                    layer.register_forward_hook(count)
+            # The last step of a detector looks at scores, which there are not; all layers are done.
+            with suppress(NotImplementedError):
+                network(torch.empty(1, 3, self.height, self.length))
+        return sum(counts)
+
+    @torch.no_grad()
+    def build(self) -> nn.Module:
+        """Returns the network with all weights drawn."""
+        torch.manual_seed(0)
+        network = self.blank()
         for name, parameter in network.named_parameters():
             if "offset" in name:
                 # No weights: what they would see grows with the depth of a network that is drawn.
@@ -119,7 +144,7 @@ class Network:
             OURS: Entry(lambda place: self.competitor(place, {})),
             TORCHVISION: Entry(lambda place: self.competitor(place, of_torchvision())),
         }
-        part = Part("forward", ("forward",))
+        part = Part("forward", ("forward",), Work.flops(self.flops()))
         return Case(f"{self} forward", (part,), entries, quick=quick, call_seconds=2)
 
 
@@ -223,7 +248,7 @@ SUITE = Suite(
         f"of {SHORTER}",
         "torchvision: the same network with torch's conv2d and torchvision's deform_conv2d, "
         "roi_pool and nms in place of ours",
-        "no floor: a network is many problems; that of each is in the other suites",
+        "floor: of convolutions and fully connected layers, taps on the padding included",
         "time by kind of layer: one more call, each layer without those inside it",
     ),
 )
