@@ -15,11 +15,16 @@ from .options import add_measuring, make_plan
 from .place import NoDeviceError
 from .result import CaseResult, Line
 from .run import Run, SuiteResult, load
-from .table import DISTURBED, Table, amount, three_digits, times
+from .table import DISTURBED, Table, amount, shares, three_digits, times
 
 PAGE = Path(__file__).with_name("REPORT.md")
 # A row in which a peer's time is less than this share of ours is one in which it is faster.
 BEHIND = 0.95
+# Columns of words.
+WORDS = {"suite", "row", "place", "who", "shape", "on", "adds MB"} | {
+    "peers: their time / ours",
+    "time of one call, by kind of layer",
+}
 
 HEAD = """\
 # Benchmarks: what was measured
@@ -173,6 +178,14 @@ def _suite(suite: SuiteResult, pictures: Sequence[Path]) -> Iterator[str]:
             rows.append(list(_row(result, line, names, floor=floor)))
     yield from _markdown(rows)
     yield ""
+    split = [
+        [str(line), str(line.place), name, shares(seconds)]
+        for line in suite.lines
+        for name, seconds in line.split.items()
+    ]
+    if split:
+        yield from _markdown([["shape", "on", "who", "time of one call, by kind of layer"], *split])
+        yield ""
 
 
 def _names(lines: Iterable[Line]) -> list[str]:
@@ -208,7 +221,6 @@ def _kernels(page: Path) -> Iterator[str]:
 def _markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A table whose first row is its head; numbers to the right, words to the left."""
     yield f"| {' | '.join(rows[0])} |"
-    words = {"suite", "row", "place", "who", "shape", "on", "peers: their time / ours", "adds MB"}
-    yield f"|{'|'.join(' --- ' if name in words else ' ---: ' for name in rows[0])}|"
+    yield f"|{'|'.join(' --- ' if name in WORDS else ' ---: ' for name in rows[0])}|"
     for row in rows[1:]:
         yield f"| {' | '.join(row)} |"

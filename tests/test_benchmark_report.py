@@ -205,6 +205,7 @@ def test_a_report_says_all_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
         "![first title](PAGE-one.png)",
         "| a case: forward (1.00 GFLOP) | 2 threads | 5.05 | 4.00 | 1.26x | 8.70x |",
         "| refused | missing | ours 8.1 |",
+        "| a case: forward | 1 thread | ours | convolution 75%, ReLU 25% |",
         "python -m benchmarks kernels",
     ):
         assert words in text
@@ -253,7 +254,11 @@ def test_only_a_time_that_is_split_is_drawn_so(tmp_path: Path) -> None:
 
 
 def test_time_belongs_to_the_innermost_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())
+    class DeformConv2dPack(torch.nn.Sequential):
+        pass
+
+    inner = torch.nn.Linear(1, 1)
+    network = torch.nn.Sequential(DeformConv2dPack(inner), torch.nn.ReLU())
     times = iter(range(100))
     monkeypatch.setattr(Place, "mark", lambda place: next(times))
     watch = split.Split(ONE)
@@ -262,8 +267,9 @@ def test_time_belongs_to_the_innermost_layer(monkeypatch: pytest.MonkeyPatch) ->
         watch.watched(networks.SUPPRESSION, len)([])
     seconds = watch.seconds()
     assert seconds.pop(split.REST) == 6
+    assert seconds.pop("deformable convolution") == 2
     assert seconds == {"fully connected": 1, "ReLU": 1, networks.SUPPRESSION: 1}
-    assert list(network[0]._forward_hooks) == []
+    assert list(inner._forward_hooks) == []
 
 
 def test_a_network_is_measured_with_the_ops_of_others() -> None:
