@@ -93,7 +93,9 @@ def test_train(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network.build().load_state_dict(state["model"])
 
 
-def test_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A training that is interrupted and goes on writes the file it would have written."""
     assert train(data, output="whole.pt") == 0
     with monkeypatch.context() as patch:
@@ -103,6 +105,9 @@ def test_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(data) == 1
     assert train(data, "--resume") == 0
     assert same(weights(data, "net.pt"), weights(data, "whole.pt"))
+    capsys.readouterr()
+    assert train(data, "--resume") == 0
+    assert "nothing is left to do" in capsys.readouterr().out
 
 
 def test_alternate(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class Session:
                     self.say(f"stopped after iteration {done}: --resume goes on from there")
                     return False
         line.clear()
-        self.say(f"wrote {file}")
+        self.say(f"wrote {file}" if trainer.iteration > first else "nothing is left to do")
         return True
 
     def write(self, file: Path, trainer: Trainer, network: NetworkDescription) -> None:
