@@ -24,6 +24,7 @@ from deformops.analysis import (
     windows_of,
 )
 from deformops.nets.alexnet import AlexNetFeatures
+from deformops.nets.detection.aligned_inception_resnet import AlignedInceptionResNetTrunk
 from deformops.nets.detection.zf import ZFFeatures
 from deformops.nets.fcn import FCN
 from deformops.nets.vgg import VGG16Features
@@ -243,6 +244,14 @@ def test_traced_fields_are_those_of_the_formula() -> None:
     assert (bottom - top + 1, right - left + 1) == (436, 436)
     (place,) = traced[""].places(torch.tensor([[500, 501]])).tolist()
     assert place == [500, 501]
+
+
+def test_cells_of_the_aligned_network_lie_at_multiples_of_the_stride() -> None:
+    """Through every branch."""
+    net = AlignedInceptionResNetTrunk(norm="batch", width=SLIM).to("meta")
+    fields = trace_receptive_fields(net, torch.empty(1, 3, 161, 97, device="meta"))[""]
+    assert fields.rows.place.tolist() == [32 * row for row in range(6)]
+    assert fields.columns.place.tolist() == [32 * column for column in range(4)]
 
 
 def test_an_operator_that_may_look_anywhere_is_named_where_it_matters() -> None:
