@@ -300,6 +300,9 @@ def test_effective_dilation_by_the_size_of_objects() -> None:
             assert found[name].std == pytest.approx(float(wanted.std(correction=0)))
         else:
             assert math.isnan(found[name].mean)
+    # Ends are included: a box from 0 to 31 has the area that is no longer small.
+    edge = effective_dilation_by_size(dilation, places, torch.tensor([[0, 0, 31, 31]]))
+    assert (edge["small"].filters, edge["medium"].filters) == (0, 20)
     # A regular grid has its dilation everywhere, whatever the objects; groups are filters, too.
     regular = effective_dilation(torch.zeros(1, 36, 4, 5), dilation=2)[0]
     for name, spread in effective_dilation_by_size(regular, 8 * places, 8 * boxes, (2, 28)).items():

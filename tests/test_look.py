@@ -21,6 +21,7 @@ from deformops import deform_conv2d
 from deformops.__main__ import main
 from deformops.analysis import (
     Window,
+    effective_receptive_field,
     look_at,
     sampling_points,
     stack_points,
@@ -182,6 +183,33 @@ def test_constant_offsets_shift_the_cloud_exactly() -> None:
     assert torch.equal(still, clouds[0])
 
 
+def test_what_offsets_depend_on_counts() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deform = DeformConv2d(3, 3, 3, padding=1)
+            self.offset = nn.Conv2d(3, 18, (1, 9), padding=(0, 4))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.deform(image, self.offset(image))
+
+    fields = trace_receptive_fields(Wide(), torch.rand(1, 3, 20, 20))
+    assert fields["deform"].box((9, 10)) == (8, 6, 10, 14)
+
+
+def test_units_of_a_later_run_of_a_layer() -> None:
+    net, image = zoo(), torch.rand(1, 3, 32, 48)
+    traced = trace_receptive_fields(net, image)
+    masses = [
+        look_at(net, image, traced.stack_below(name, 1), (16, 24)).field.mass
+        for name in ("twice", "twice:2")
+    ]
+    counts = [int((mass > 0).sum()) for mass in masses]
+    assert counts[0] < counts[1]
+    with pytest.raises(ValueError, match="layer: expected one that the network runs 3 times"):
+        effective_receptive_field(net, image, (3, 3), layer="twice", run=3)
+
+
 def test_a_look_has_all_there_is_to_see() -> None:
     net, image = stacked(offset=1.0), torch.rand(1, 3, 64, 64)
     stack = trace_receptive_fields(net, image).stack_below("4", 2)
@@ -270,7 +298,10 @@ def test_the_picture_of_a_network_of_mine(
     assert "depends on  15 x 15 pixels of the photo, from 13,3 to 27,17" in text
     with Image.open(files / "out.png") as picture:
         assert picture.height > picture.width
-    assert main(["look", model, "photo.png", "--layer", "1", "--group", "1"]) == 0
+    words = ["--layer", "1", "--group", "1", "--at", "20,10", "--size", "240"]
+    assert main(["look", model, "photo.png", *words]) == 0
+    # Pixel 20 of the photo reaches from 80 to 83 of what is seen, where cells lie at 2 i.
+    assert "row 21, column 41 of 1, at 82,42" in capsys.readouterr().out
     assert (files / "look.png").exists()
 
 
