@@ -51,6 +51,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         border: str = "v2",
         kink: str = "inner",
         allow_tf32: bool = False,
+        allow_winograd: bool = False,
     ) -> Any:
         if border != "v2" or any(order):
             raise ValueError(

@@ -28,7 +28,7 @@ def convolution_at_zero_offsets() -> None:
     expected = F.conv2d(input, weight, bias, padding=2, dilation=2, groups=2)
     actual = deformops.deform_conv2d(input, offset, weight, bias, padding=2, dilation=2, mask=mask)
     check("deform_conv2d with zero offsets", actual, expected)
-    for algorithm in ("auto", "direct", "holes", "subsample"):
+    for algorithm in ("auto", "direct", "holes", "subsample", "winograd"):
         actual = deformops.atrous_conv2d(
             input, weight, bias, padding=2, dilation=2, groups=2, algorithm=algorithm
         )

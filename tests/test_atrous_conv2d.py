@@ -16,7 +16,7 @@ from tests import reference
 from tests.cases import Case, arrange, assert_close, cases, make_case, numpy, pairs
 from tests.reference import Geometry
 
-ALGORITHMS = ("auto", "direct", "holes", "subsample")
+ALGORITHMS = ("auto", "direct", "holes", "subsample", "winograd")
 
 
 def groups_of(case: Case) -> int:
@@ -232,6 +232,141 @@ def test_no_tap_reads_beside_its_pixel() -> None:
     got, want = deformops.atrous_conv2d(image, weight, **window), F.conv2d(image, weight, **window)
     assert torch.equal(got.isinf(), want.isinf())
     assert not got.isnan().any()
+
+
+# For Winograd's kernel: tiles of 3 and of 4 outputs, whole and cut off, several patches; rows too
+# long for a patch; fewer channels than a vector has; dilations that leave a map one pixel; more
+# tiles and weights than are transformed at a time. (batch, in, out, size, padding, dilation)
+WINOGRAD = {
+    "tiles of 3": (2, 40, 70, (33, 30), (12, 12), (12, 12)),
+    "tiles of 4": (3, 33, 64, (41, 37), (2, 12), (1, 12)),
+    "long rows": (1, 5, 3, (9, 1500), (1, 0), (2, 1)),
+    "beyond the map": (1, 17, 16, (7, 6), (20, 11), (10, 11)),
+    "padding only": (1, 8, 8, (1, 2), (9, 9), (2, 3)),
+    "many weights": (1, 2200, 130, (9, 10), (1, 1), (1, 1)),
+    "many tiles": (30, 300, 16, (24, 24), (12, 12), (12, 12)),
+}
+
+
+def winograd(tensors: list[Tensor], window: dict[str, Any], allow: bool = True) -> Tensor:
+    """The raw op, allowed to use Winograd's algorithm or not."""
+    geometry = ((1, 1), window["padding"], window["dilation"], (0, 0), "v2", "inner")
+    image, weight, bias = tensors
+    output: Tensor = torch.ops.deformops.deform_conv2d(
+        image, None, weight, bias, None, *geometry, allow_winograd=allow
+    )
+    return output
+
+
+def make_winograd(
+    name: str, dtype: torch.dtype = torch.float32, groups: int = 1
+) -> tuple[list[Tensor], dict[str, Any]]:
+    batch, channels, out_channels, size, padding, dilation = WINOGRAD[name]
+    image = torch.randn(batch, groups * channels, *size)
+    weight = torch.randn(groups * out_channels, channels, 3, 3) / (9 * channels) ** 0.5
+    tensors = [image, weight, torch.randn(groups * out_channels)]
+    window = {"padding": padding, "dilation": dilation, "groups": groups}
+    return [tensor.to(dtype) for tensor in tensors], window
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, torch.float32) for name in WINOGRAD]
+    + [("tiles of 4", dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16)],
+)
+def test_winograd(name: str, dtype: torch.dtype) -> None:
+    """In all types and layouts; the same bits for any number of threads; not what "direct" does."""
+    groups = 2 if name == "tiles of 4" else 1
+    tensors, window = make_winograd(name, dtype, groups)
+    exact: list[Any] = [tensor.double() for tensor in tensors]
+    want = F.conv2d(*exact, **window)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count, layout in ((1, "contiguous"), (2, "contiguous"), (3, "channels_last")):
+            torch.set_num_threads(count)
+            image, weight = (arrange(tensor, layout) for tensor in tensors[:2])
+            results.append(winograd([image, weight, tensors[2]], window))
+    finally:
+        torch.set_num_threads(threads)
+    if dtype == torch.float64:  # of the reference too
+        torch.testing.assert_close(results[0], want, rtol=0, atol=1e-13)
+    else:
+        assert_close_to_exact(results[0], want)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    if dtype == torch.float32:
+        assert not torch.equal(results[0], winograd(tensors, window, allow=False))
+        options: dict[str, Any] = {**window, "algorithm": "winograd"}
+        called = deformops.atrous_conv2d(*tensors, **options)
+        assert torch.equal(results[0], called)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf, 3e38])
+@pytest.mark.parametrize("place", [0, 1], ids=["input", "weight"])
+def test_winograd_and_what_is_not_finite(number: float, place: int) -> None:
+    """What would spread over a tile, or overflow in one, makes the result that of "direct"."""
+    tensors, window = make_winograd("tiles of 4")
+    tensors[place][0, 3, 1, 2] = number
+    got, want = (winograd(tensors, window, allow=allow) for allow in (True, False))
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+    exact: list[Any] = [tensor.double() for tensor in tensors]
+    reaches = F.conv2d(*exact, **window).isfinite()
+    if place == 0 and number != 3e38:  # torch multiplies the padding by an infinite weight too
+        assert torch.equal(got.isfinite(), reaches)
+        assert not got.isfinite().all()
+        assert got.isfinite().any()
+
+
+def test_winograd_and_an_infinite_bias() -> None:
+    """It concerns its own channel, and no product."""
+    tensors, window = make_winograd("tiles of 3")
+    tensors[2][5] = torch.inf
+    got = winograd(tensors, window)
+    assert got[:, 5].isinf().all()
+    assert got[:, :5].isfinite().all()
+    assert got[:, 6:].isfinite().all()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_winograd(groups: int) -> None:
+    tensors, window = make_winograd("tiles of 3", torch.float64, groups)
+    leaves: list[Any] = [tensor.requires_grad_() for tensor in tensors]
+    got = deformops.atrous_conv2d(*leaves, **window, algorithm="winograd")
+    want = F.conv2d(*leaves, **window)
+    cotangent = torch.randn_like(got)
+    gradients = (torch.autograd.grad(output, leaves, cotangent) for output in (got, want))
+    for gradient, exact in zip(*gradients, strict=True):
+        assert_close(gradient, exact)
+
+
+# (channels, size, dilation), and whether "auto" is "winograd".
+CHOICES = {
+    "many channels": ((128, (24, 24), 2), True),
+    "few channels": ((120, (24, 24), 2), False),
+    "few tiles": ((128, (16, 16), 1), False),
+    "maps of one pixel": ((128, (24, 24), 20), False),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_auto_is_the_fastest(name: str) -> None:
+    (channels, size, dilation), fewer = CHOICES[name]
+    image, weight = torch.randn(1, channels, *size), torch.randn(channels, channels, 3, 3)
+    window: dict[str, Any] = {"padding": dilation, "dilation": dilation}
+    auto, *others = (
+        deformops.atrous_conv2d(image, weight, **window, algorithm=algorithm)
+        for algorithm in ("auto", "direct", "winograd")
+    )
+    assert torch.equal(auto, others[fewer])
+    assert not torch.equal(auto, others[not fewer])
+    for options in ({"stride": 2}, {"padding": 0, "dilation": 1}):
+        changed = {**window, **options}
+        kernel = weight if "stride" in options else weight[..., :2, :2]
+        auto, direct = (
+            deformops.atrous_conv2d(image, kernel, **changed, algorithm=algorithm)
+            for algorithm in ("winograd", "direct")
+        )
+        assert torch.equal(auto, direct)
 
 
 @given(

@@ -268,7 +268,7 @@ BAD: list[Bad] = [
             "algorithm",
             value,
             ValueError,
-            ("auto", "direct", "holes", "subsample", repr(value)),
+            ("auto", "direct", "holes", "subsample", "winograd", repr(value)),
         )
         for value in ("fft", "", "AUTO")
     ),

@@ -204,7 +204,7 @@ def test_pack_learns_to_shift() -> None:
 # --- AtrousConv2d: torch's Conv2d -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "direct", "holes", "subsample"])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "holes", "subsample", "winograd"])
 @pytest.mark.parametrize(
     "options",
     [

@@ -57,6 +57,14 @@ template <class T>
 void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<const T, 4> input,
                    View<const T, 4> weight, View<const T, 1> bias, View<T, 4> output);
 
+// The same for a window without offset and mask, by the fewer products of Winograd's algorithm and
+// with larger rounding errors. Returns whether the output is valid: not if the window is another
+// one than 3x3 taps of stride 1, nor if a number that is not finite came up.
+template <class T>
+bool winograd_conv2d(const Context& context, const WindowAxis& y, const WindowAxis& x,
+                     View<const T, 4> input, View<const T, 4> weight, View<const T, 1> bias,
+                     View<T, 4> output);
+
 // dF/dinput, dF/doffset, dF/dweight, dF/dmask.
 template <class T>
 void deform_conv2d_backward(const Context& context, const SampledWindow<T>& window,

@@ -218,7 +218,7 @@ Tensor contract_columns(Tensor input, Tensor columns, OptionalTensor offset, Pai
 template <class Device>
 Tensor deform_conv2d(Tensor input, OptionalTensor offset, Tensor weight, OptionalTensor bias,
                      OptionalTensor mask, Pair stride, Pair padding, Pair dilation, Pair order,
-                     std::string border, std::string kink, bool allow_tf32) {
+                     std::string border, std::string kink, bool allow_tf32, bool allow_winograd) {
   const Checker check("deform_conv2d");
   check_input(check, input);
   Sampling sampling(check, kernel_size_of(check, weight), stride, padding, dilation, order, border,
@@ -237,6 +237,15 @@ Tensor deform_conv2d(Tensor input, OptionalTensor offset, Tensor weight, Optiona
   if (output.numel() == 0) return output;
   Call call(check.op(), input);
   dispatch(input.scalar_type(), [&]<class T>(Type<T>) {
+    if constexpr (!Device::kCuda) {
+      const SampledWindow<T> window = sampling.window<T>(offset, mask);
+      if (allow_winograd && !offset && !mask &&
+          cpu::winograd_conv2d<T>(call.context(false), window.y, window.x, view<const T, 4>(input),
+                                  view<const T, 4>(weight), view<const T, 1>(bias),
+                                  view<T, 4>(output))) {
+        return;
+      }
+    }
     DEFORMOPS_RUN(
         Device, deform_conv2d<T>(call.context(false, allow_tf32), sampling.window<T>(offset, mask),
                                  view<const T, 4>(input), view<const T, 4>(weight),
@@ -308,7 +317,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
                                            Pair, std::string, std::string, int64_t);               \
   template Tensor deform_conv2d<Device>(Tensor, OptionalTensor, Tensor, OptionalTensor,            \
                                         OptionalTensor, Pair, Pair, Pair, Pair, std::string,       \
-                                        std::string, bool);                                        \
+                                        std::string, bool, bool);                                  \
   template std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward<Device>(              \
       Tensor, Tensor, OptionalTensor, Tensor, OptionalTensor, Pair, Pair, Pair, Pair, std::string, \
       std::string, std::vector<bool>, bool, bool)

@@ -28,7 +28,7 @@ Tensor contract_columns(Tensor input, Tensor columns, OptionalTensor offset, Pai
 template <class Device>
 Tensor deform_conv2d(Tensor input, OptionalTensor offset, Tensor weight, OptionalTensor bias,
                      OptionalTensor mask, Pair stride, Pair padding, Pair dilation, Pair order,
-                     std::string border, std::string kink, bool allow_tf32);
+                     std::string border, std::string kink, bool allow_tf32, bool allow_winograd);
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(

@@ -69,7 +69,7 @@ DEFORMOPS_LIBRARY(DEFORMOPS_NAMESPACE, m) {
   m.def(
       "deform_conv2d(Tensor input, Tensor? offset, Tensor weight, Tensor? "
       "bias, Tensor? mask, "  //
-      DEFORMOPS_SAMPLING ", *, bool allow_tf32=False) -> Tensor");
+      DEFORMOPS_SAMPLING ", *, bool allow_tf32=False, bool allow_winograd=False) -> Tensor");
   m.def(
       "deform_conv2d_backward(Tensor grad_output, Tensor input, Tensor? "
       "offset, Tensor weight, "

@@ -117,7 +117,7 @@ def cases(namespace: str, device: str) -> list[Case]:
                 (0,),
                 checks=_COMPOSED,
             )
-            for algorithm in ("direct", "holes", "subsample")
+            for algorithm in ("direct", "holes", "subsample", "winograd")
         ]
         result.append(
             Case(

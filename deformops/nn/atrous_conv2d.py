@@ -28,11 +28,11 @@ class AtrousConv2d(nn.Conv2d):
     def __init__(
         self,
         *args: Any,
-        algorithm: Literal["auto", "direct", "holes", "subsample"] = "auto",
+        algorithm: Literal["auto", "direct", "holes", "subsample", "winograd"] = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.algorithm: Literal["auto", "direct", "holes", "subsample"] = algorithm
+        self.algorithm: Literal["auto", "direct", "holes", "subsample", "winograd"] = algorithm
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding

@@ -167,6 +167,7 @@ def _fake_forward(
     mask: Tensor | None,
     *sampling: Any,
     allow_tf32: bool = False,
+    allow_winograd: bool = False,
 ) -> Tensor:
     shape = deform_conv2d_shape(input, offset, weight, bias, mask, Sampling(*sampling))
     return laid_out_like(input, shape)

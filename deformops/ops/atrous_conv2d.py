@@ -1,4 +1,4 @@
-"""atrous_conv2d: convolution with holes, by any of three algorithms with equal results."""
+"""atrous_conv2d: convolution with holes, by any of four algorithms with equal results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from deformops.ops._layout import is_channels_last
 from deformops.ops._sampling import Sampling, pair
 from deformops.ops.insert_holes import insert_holes
 
-ALGORITHMS = ("auto", "direct", "holes", "subsample")
+ALGORITHMS = ("auto", "direct", "holes", "subsample", "winograd")
 
-# Channels, in and out, from which on our own kernel and a conversion of layout pay.
-_OWN_KERNEL_FROM, _CONVERSION_FROM = 64, 128
+# Channels, in and out, from which on our own kernel, a conversion of layout and Winograd's
+# algorithm pay; the last with so many tiles of an image and so many times fewer products.
+_OWN_KERNEL_FROM, _CONVERSION_FROM, _WINOGRAD_FROM = 64, 128, 128
+_WINOGRAD_TILES, _WINOGRAD_GAIN = 32, 1.8
 
 
 def atrous_conv2d(
@@ -31,7 +33,7 @@ def atrous_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     *,
-    algorithm: Literal["auto", "direct", "holes", "subsample"] = "auto",
+    algorithm: Literal["auto", "direct", "holes", "subsample", "winograd"] = "auto",
 ) -> Tensor:
     """Convolves with taps that are `dilation` pixels apart.
 
@@ -48,7 +50,15 @@ def atrous_conv2d(
     - "subsample": the input is dealt into dilation_y * dilation_x interleaved maps, a dense
       convolution with the small kernel runs on all of them, and their results are dealt back
       (inside `torch.compile` it is "direct");
-    - "auto": the fastest, which is "direct" on every device measured.
+    - "winograd": of the same interleaved maps, tiles of 3x3 or 4x4 outputs with 25 or 36
+      multiplications instead of 81 or 144. In eager mode on a CPU, for 3x3 taps of stride 1; it is
+      "direct" elsewhere. Its rounding errors are larger, in float32 about 6 times (some 2e-6 of the
+      largest output instead of 3e-7), and relative to the largest pixels of a tile, which an output
+      need not see. If a pixel, a weight or an intermediate result is not finite, all is computed
+      again by our own direct kernel: the outputs that see it are those of "direct";
+    - "auto": the fastest. That is "winograd" on a CPU in float32 without groups, with at least 128
+      channels in and out, at least 32 tiles in an image and at least 1.8 times fewer products
+      (dilations that leave each interleaved map 3 pixels or more); else "direct".
 
     Args:
         input: [N, C, H, W].
@@ -95,6 +105,8 @@ def atrous_conv2d(
         # prove nothing; the result is the same.
         if algorithm == "subsample" and not torch.compiler.is_compiling():
             return _subsample(input, weight, bias, sampling, groups)
+        if _takes_winograd(algorithm, input, weight, sampling, groups):
+            return _EachPassFastest.apply(input, weight, bias, sampling, groups, True)
         return _direct(input, weight, bias, sampling, groups)
     except (RuntimeError, TypeError):
         check_kernel(checks, input, weight, groups)
@@ -108,18 +120,25 @@ def _direct(
 ) -> Tensor:
     """The convolution of torch; in eager mode on a CPU, each pass as it is fastest."""
     if (
-        not torch.compiler.is_compiling()
+        _runs_alone(input)
         and groups == 1
         and input.dtype == torch.float32
-        and input.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
+    ):
+        return _EachPassFastest.apply(input, weight, bias, sampling, groups, False)
+    geometry = (sampling.stride, sampling.padding, sampling.dilation)
+    return F.conv2d(input, weight, bias, *geometry, groups)
+
+
+def _runs_alone(input: Tensor) -> bool:
+    """Whether nobody looks on but autograd: in eager mode on a CPU."""
+    return (
+        not torch.compiler.is_compiling()
+        and input.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-    ):
-        return _EachPassFastest.apply(input, weight, bias, sampling)
-    geometry = (sampling.stride, sampling.padding, sampling.dilation)
-    return F.conv2d(input, weight, bias, *geometry, groups)
+    )
 
 
 def _subsample(
@@ -161,37 +180,84 @@ def _subsample(
     return output.contiguous(memory_format=layout)
 
 
+def _takes_winograd(
+    algorithm: str, input: Tensor, weight: Tensor, sampling: Sampling, groups: int
+) -> bool:
+    """Whether Winograd's algorithm is asked for and can be had, or pays."""
+    fits = isinstance(weight, Tensor) and weight.shape[2:] == (3, 3) and sampling.stride == (1, 1)
+    if not fits or algorithm not in ("auto", "winograd") or not _runs_alone(input):
+        return False
+    return algorithm == "winograd" or (groups == 1 and _winograd_pays(input, weight, sampling))
+
+
+def _winograd_pays(input: Tensor, weight: Tensor, sampling: Sampling) -> bool:
+    """Whether 3x3 taps of stride 1 are faster by Winograd's algorithm, as measured.
+
+    See `python -m benchmarks atrous_conv`. The transforms take their time per channel, those of the
+    weights in each call, however few tiles they are used for.
+    """
+    if input.dtype != torch.float32 or weight.shape[1] != input.shape[1]:
+        return False
+    if min(weight.shape[:2]) < _WINOGRAD_FROM:
+        return False
+    sizes = sampling.output_size(input.shape[2:], weight.shape[2:])
+    if min(*sizes, *sampling.dilation) < 1:
+        return False
+    tiles: dict[int, int] = {}
+    for side in (3, 4):
+        tiles[side] = 1
+        for size, rate in zip(sizes, sampling.dilation, strict=True):
+            cells, rest = divmod(size, side * rate)
+            tiles[side] *= cells * rate + min(rest, rate)
+    side = min(tiles, key=lambda side: tiles[side] * (side + 2) ** 2)
+    taps = 9 * sizes[0] * sizes[1] * _inside(input, weight, sampling)
+    fewer = taps >= _WINOGRAD_GAIN * tiles[side] * (side + 2) ** 2
+    return fewer and tiles[side] >= _WINOGRAD_TILES
+
+
 class _EachPassFastest(torch.autograd.Function):
-    """A float32 convolution, each pass by the kernel and in the memory layout that is fastest.
+    """A convolution on the CPU, each pass by the kernel and in the memory layout that is fastest.
 
     As measured (see `python -m benchmarks atrous_conv`): with many channels our own kernel of
     regular taps is as fast on a contiguous input as torch's is on channels_last, and faster where
-    many taps fall into the padding. The gradients are torch's: grad_input is faster in
-    channels_last where many taps fall into the padding, grad_weight is up to twice as fast in
-    contiguous format. What comes out has the layout of the input.
+    many taps fall into the padding; by Winograd's algorithm, where that is asked for, it is faster
+    still. The gradients are torch's: grad_input is faster in channels_last where many taps fall
+    into the padding, grad_weight is up to twice as fast in contiguous format. What comes out has
+    the layout of the input.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sampling: Sampling
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        sampling: Sampling,
+        groups: int,
+        winograd: bool,
     ) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.geometry = (sampling.stride, sampling.padding, sampling.dilation)
+        ctx.groups = groups
         ctx.converts = False
+        ours = winograd
         fits = weight.dim() == 4 and weight.shape[1] == input.shape[1]
         channels = min(weight.shape[:2]) if fits else 0
         if channels >= _OWN_KERNEL_FROM:
             contiguous = not is_channels_last(input)
             far = _inside(input, weight, sampling) < 0.7
             ctx.converts = contiguous and far and channels >= _CONVERSION_FROM
-            if contiguous or far:
-                return torch.ops.deformops.deform_conv2d(input, None, weight, bias, None, *sampling)
-        return F.conv2d(input, weight, bias, *ctx.geometry)
+            ours = winograd or contiguous or far
+        if not ours:
+            return F.conv2d(input, weight, bias, *ctx.geometry)
+        return torch.ops.deformops.deform_conv2d(
+            input, None, weight, bias, None, *sampling, allow_winograd=winograd
+        )
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
 
         def gradients(layout: torch.memory_format, input: Tensor, weight: Tensor, i: int) -> Any:
             return torch.ops.aten.convolution_backward(
@@ -202,7 +268,7 @@ class _EachPassFastest(torch.autograd.Function):
                 *ctx.geometry,
                 False,
                 [0, 0],
-                1,
+                ctx.groups,
                 [index == i for index in range(3)],
             )[i]
 
@@ -218,7 +284,7 @@ class _EachPassFastest(torch.autograd.Function):
             grad_weight = gradients(layout, input.contiguous(), _only_layout(weight, layout), 1)
         if needs_bias:
             grad_bias = grad_output.sum((0, 2, 3))
-        return grad_input, grad_weight, grad_bias, None
+        return grad_input, grad_weight, grad_bias, None, None, None
 
 
 def _only_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:

@@ -33,6 +33,15 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
 }
 
 template <class T>
+bool winograd_conv2d(const Context& context, const WindowAxis& y, const WindowAxis& x,
+                     View<const T, 4> input, View<const T, 4> weight, View<const T, 1> bias,
+                     View<T, 4> output) {
+  const auto fits = [](const WindowAxis& axis) { return axis.taps == 3 && axis.stride == 1; };
+  if (!fits(y) || !fits(x) || input.sizes[1] == 0) return false;
+  DEFORMOPS_RUN_CHOSEN(winograd_conv2d(context, y, x, input, weight, bias, output));
+}
+
+template <class T>
 void deform_conv2d_backward(const Context& context, const SampledWindow<T>& window,
                             View<const T, 4> grad_output, View<const T, 4> input,
                             View<const T, 4> weight, const ConvolutionGradients<T>& gradients) {
@@ -49,6 +58,9 @@ void deform_conv2d_backward(const Context& context, const SampledWindow<T>& wind
                                     View<const T, 5>, View<T, 4>);                              \
   template void deform_conv2d<T>(const Context&, const SampledWindow<T>&, View<const T, 4>,     \
                                  View<const T, 4>, View<const T, 1>, View<T, 4>);               \
+  template bool winograd_conv2d<T>(const Context&, const WindowAxis&, const WindowAxis&,        \
+                                   View<const T, 4>, View<const T, 4>, View<const T, 1>,        \
+                                   View<T, 4>);                                                 \
   template void deform_conv2d_backward<T>(const Context&, const SampledWindow<T>&,              \
                                           View<const T, 4>, View<const T, 4>, View<const T, 4>, \
                                           const ConvolutionGradients<T>&);

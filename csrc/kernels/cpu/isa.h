@@ -29,6 +29,9 @@ namespace deformops::cpu {
   void regular_conv2d(const Context&, const WindowAxis&, const WindowAxis&, View<const T, 4>,      \
                       View<const T, 4>, View<const T, 1>, View<T, 4>);                             \
   template <class T>                                                                               \
+  bool winograd_conv2d(const Context&, const WindowAxis&, const WindowAxis&, View<const T, 4>,     \
+                       View<const T, 4>, View<const T, 1>, View<T, 4>);                            \
+  template <class T>                                                                               \
   void deform_conv2d_backward(const Context&, const SampledWindow<T>&, View<const T, 4>,           \
                               View<const T, 4>, View<const T, 4>, const ConvolutionGradients<T>&); \
   }
