@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -337,6 +338,27 @@ def test_gradients_of_winograd(groups: int) -> None:
     gradients = (torch.autograd.grad(output, leaves, cotangent) for output in (got, want))
     for gradient, exact in zip(*gradients, strict=True):
         assert_close(gradient, exact)
+
+
+def test_winograd_in_transforms_is_direct() -> None:
+    """A compiler, torch.func and forward mode see torch's own convolution, of any sizes."""
+    (image, weight, bias), window = make_winograd("tiles of 3", torch.float64)
+
+    def convolve(algorithm: str, image: Tensor, weight: Tensor) -> Tensor:
+        return deformops.atrous_conv2d(image, weight, bias, **window, algorithm=algorithm)
+
+    wino, direct = (partial(convolve, algorithm) for algorithm in ("winograd", "direct"))
+    compiled = torch.compile(wino, fullgraph=True, backend="aot_eager", dynamic=True)
+    assert torch.equal(compiled(image, weight), direct(image, weight))
+    assert_close(compiled(image, weight), wino(image, weight))
+    torch.compiler.reset()
+    tangents = (torch.randn_like(image), torch.randn_like(weight))
+    for transform in (
+        lambda f: torch.func.vmap(f, (0, None))(torch.stack([image, -image]), weight),
+        lambda f: torch.func.jvp(f, (image, weight), tangents)[1],
+        lambda f: torch.func.grad(lambda *tensors: f(*tensors).sin().sum())(image, weight),
+    ):
+        assert torch.equal(transform(wino), transform(direct))
 
 
 # (channels, size, dilation), and whether "auto" is "winograd".
