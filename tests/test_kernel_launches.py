@@ -23,30 +23,6 @@ PRODUCT = replace(
 )
 
 
-def a_launch(kernel: str, blocks: int, sectors: int, products: int = 0) -> SimpleNamespace:
-    return SimpleNamespace(
-        kernel=f"deformops::cuda::{kernel}",
-        grid=(blocks, 2, 1),
-        sectors_read=sectors,
-        sectors_written=1,
-        multiplications=products,
-    )
-
-
-def test_launches_of_a_kernel_are_summed() -> None:
-    found = [
-        a_launch("deform_conv2d_kernel<Math<half, true>, (Lanes)1>", 4, 100, products=7),
-        a_launch("copy_kernel<float>", 1, 3),
-        a_launch("copy_kernel<float>", 2, 5),
-    ]
-    product, copy = launches.summed("op", torch.float16, "shape", found)
-    assert product.kernel == "deform_conv2d_kernel<Math<half, true>, kChannels>"
-    assert (product.launches, product.blocks, product.bytes) == (1, 8, 101 * 32)
-    assert product.flops == 2 * 64 * 64 * 9 * 64 * 64
-    assert product.tensor_products == 7
-    assert copy == Row("op", "float16", "shape", "copy_kernel<float>", 2, 6, 10 * 32, 0.0, 0)
-
-
 def test_the_roofline_is_the_larger_of_two_times() -> None:
     gpu = replace(GPUS["T4"], bandwidth=1e9, flops=1e9, tensor=8e9)
     assert COPY.seconds(gpu) == (1 << 20) / 1e9

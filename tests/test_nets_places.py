@@ -334,8 +334,23 @@ def test_scores_of_multiple_scales() -> None:
     ]
     assert torch.equal(fused, torch.maximum(torch.maximum(*resized[:2]), resized[2]))
     assert len(list(net.parameters())) == len(list(net.net.parameters()))
+    with pytest.raises(ValueError, match="net: expected align_corners=True"):
+        nets.MultiScale(nets.DeepLabResNet(3, blocks=(1, 1, 1, 1), width=0.05, align_corners=False))
     with pytest.raises(ValueError, match="net: expected output stride 8, got 16"):
         nets.MultiScale(nets.DeepLabResNet(3, width=1 / 32, output_stride=16))
+
+
+@pytest.mark.parametrize("name", ["deeplab-largefov", "deeplab-resnet50"])
+def test_borders_on_borders(name: str) -> None:
+    """Without aligned corners, images are as they are: cells share them evenly."""
+    torch.manual_seed(0)
+    net: Any = nets.build_segmenter(name, 3, width=0.05, align_corners=False).double().eval()
+    images = torch.randn(1, 3, 50, 61, dtype=torch.float64)
+    cells = net.coarse(images)
+    want = nn.functional.interpolate(cells, (50, 61), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(net(images), want)
+    net.align_corners = True
+    assert not torch.allclose(net(images), want)
 
 
 def test_four_times_denser_than_the_classifier() -> None:

@@ -58,6 +58,8 @@ class DeepLabVGG(Segmenter):
         width: fraction of all channels but the classes.
         average_pool: the 3x3 mean after pool5 of the first version's LargeFOV (pool5a).
         dropout: the probability that a value of fc6 and fc7 is left out.
+        align_corners: whether scores are enlarged with corners on corners, as published; if not,
+            with borders on borders, of images that are not filled up, as ports to torch do it.
         preprocessing: what was done to the images.
 
     Shapes: images [N, 3, H, W], scores [N, C, H, W].
@@ -73,6 +75,7 @@ class DeepLabVGG(Segmenter):
         width: float = 1.0,
         average_pool: bool = False,
         dropout: float = 0.5,
+        align_corners: bool = True,
         preprocessing: Preprocessing = DEEPLAB_BGR,
     ) -> None:
         super().__init__()
@@ -88,12 +91,16 @@ class DeepLabVGG(Segmenter):
             dropout=dropout,
         )
         self.interp = Interp(zoom=8)
+        self.align_corners = align_corners
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """[N, 3, 8 h - 7, 8 w - 7] to scores [N, C, h, w]."""
+        scores: Tensor = self.aspp(self.pool5a(self.features(images)))
+        return scores
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] to [N, C, H, W]."""
-        pool5 = self.features(filled_up(images, 8))
-        scores = self.interp(self.aspp(self.pool5a(pool5)))
-        return cut(scores, 0, images.shape[-2:])
+        return _dense(self, images)
 
     def head(self) -> Iterator[nn.Module]:
         """fc8 of all branches: the layers that no classifier has."""
@@ -149,6 +156,8 @@ class DeepLabResNet(Segmenter):
         width: fraction of all channels but the classes.
         output_stride: pixels from cell to cell; published is 8.
         rates: of the pyramid, at output stride 8; halved at 16.
+        align_corners: whether scores are enlarged with corners on corners, as published; if not,
+            with borders on borders, of images that are not filled up, as ports to torch do it.
         preprocessing: what was done to the images; None: what the style's weights were trained
             with.
 
@@ -170,6 +179,7 @@ class DeepLabResNet(Segmenter):
         width: float = 1.0,
         output_stride: int = 8,
         rates: Sequence[int] = ASPP_L,
+        align_corners: bool = True,
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
@@ -186,6 +196,7 @@ class DeepLabResNet(Segmenter):
         finer = output_stride // 8
         self.aspp = ASPP(self.backbone.channels, classes, [max(1, r // finer) for r in rates])
         self.interp = Interp(zoom=output_stride)
+        self.align_corners = align_corners
 
     def coarse(self, images: Tensor) -> Tensor:
         """[N, 3, 8 h - 7, 8 w - 7] to scores [N, C, h, w] (at output stride 8)."""
@@ -194,8 +205,7 @@ class DeepLabResNet(Segmenter):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] to [N, C, H, W]."""
-        coarse = self.coarse(filled_up(images, self.interp.zoom))
-        return cut(self.interp(coarse), 0, images.shape[-2:])
+        return _dense(self, images)
 
     def head(self) -> Iterator[nn.Module]:
         """The pyramid: the layers that no classifier has."""
@@ -222,12 +232,12 @@ class MultiScale(Segmenter):
     cells lie on each other.
 
     Args:
-        net: a `DeepLabResNet` with output stride 8.
+        net: a `DeepLabResNet` with output stride 8 that aligns corners.
 
     Shapes: images [N, 3, H, W], scores [N, C, H, W].
 
     Raises:
-        ValueError: the network has another output stride.
+        ValueError: the network has another output stride, or does not align corners.
 
     Source: Chen et al., DeepLab (2017), section 3.2 (the first approach).
     """
@@ -236,6 +246,8 @@ class MultiScale(Segmenter):
         super().__init__()
         if net.backbone.output_stride != 8:
             raise ValueError(f"net: expected output stride 8, got {net.backbone.output_stride}")
+        if not net.align_corners:
+            raise ValueError("net: expected align_corners=True, at which cells of all scales meet")
         self.net = net
         self.scales = nn.ModuleList([Interp(shrink=4, zoom=3), Interp(shrink=2)])
         self.classes = net.classes
@@ -379,6 +391,14 @@ def filled_up(images: Tensor, step: int) -> Tensor:
     height, width = images.shape[-2:]
     below, right = -(height - 1) % step, -(width - 1) % step
     return F.pad(images, (0, right, 0, below)) if below or right else images
+
+
+def _dense(net: DeepLabVGG | DeepLabResNet, images: Tensor) -> Tensor:
+    """Scores [N, C, H, W] of images [N, 3, H, W], from those of the cells."""
+    size = images.shape[-2:]
+    if net.align_corners:
+        return cut(net.interp(net.coarse(filled_up(images, net.interp.zoom))), 0, size)
+    return F.interpolate(net.coarse(images), size, mode="bilinear", align_corners=False)
 
 
 def _of_style(style: str, caffe: Preprocessing) -> Preprocessing:
