@@ -34,7 +34,9 @@ def test_launches_of_a_kernel_are_summed() -> None:
     assert (product.launches, product.blocks, product.bytes) == (1, 8, 101 * 32)
     assert product.flops == 2 * 64 * 64 * 9 * 64 * 64
     assert product.tensor_products == 7
-    assert copy == Row("op", "float16", "shape", "copy_kernel<float>", 2, 6, 10 * 32, 0.0, 0)
+    assert copy == launches.Row(
+        "op", "float16", "shape", "copy_kernel<float>", 2, 6, 10 * 32, 0.0, 0
+    )
 
 
 def test_the_record_of_launches_is_of_every_problem() -> None:
