@@ -361,19 +361,20 @@ def test_winograd_in_transforms_is_direct() -> None:
         assert torch.equal(transform(wino), transform(direct))
 
 
-# (channels, size, dilation), and whether "auto" is "winograd".
+# (channels in, out, size, dilation), and whether "auto" is "winograd".
 CHOICES = {
-    "many channels": ((128, (24, 24), 2), True),
-    "few channels": ((120, (24, 24), 2), False),
-    "few tiles": ((128, (16, 16), 1), False),
-    "maps of one pixel": ((128, (24, 24), 20), False),
+    "many channels": ((128, 128, (24, 24), 2), True),
+    "few channels": ((120, 128, (24, 24), 2), False),
+    "few for so many": ((640, 128, (24, 24), 2), False),
+    "few tiles": ((128, 128, (16, 16), 1), False),
+    "maps of one pixel": ((128, 128, (24, 24), 20), False),
 }
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_auto_is_the_fastest(name: str) -> None:
-    (channels, size, dilation), fewer = CHOICES[name]
-    image, weight = torch.randn(1, channels, *size), torch.randn(channels, channels, 3, 3)
+    (channels, out_channels, size, dilation), fewer = CHOICES[name]
+    image, weight = torch.randn(1, channels, *size), torch.randn(out_channels, channels, 3, 3)
     window: dict[str, Any] = {"padding": dilation, "dilation": dilation}
     auto, *others = (
         deformops.atrous_conv2d(image, weight, **window, algorithm=algorithm)

@@ -186,7 +186,7 @@ SUITE = Suite(
         "ours, torch NCHW: contiguous input; ours NHWC, torch NHWC: channels_last input",
         "openvino, onnxruntime: forward only, weights packed at load, output buffer reused",
         "the floor counts all products of the taps that fall on the map, none on the padding; ours",
-        "has fewer by Winograd's algorithm, its choice in all these cases, and can be below it",
+        "has fewer where it chooses Winograd's algorithm, and can be below it",
         'at most 1.05x the time means "never slower", with 5 % for the noise of a run',
     ),
 )

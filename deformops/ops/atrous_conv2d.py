@@ -22,6 +22,8 @@ ALGORITHMS = ("auto", "direct", "holes", "subsample", "winograd")
 # algorithm pay; the last with so many tiles of an image and so many times fewer products.
 _OWN_KERNEL_FROM, _CONVERSION_FROM, _WINOGRAD_FROM = 64, 128, 128
 _WINOGRAD_TILES, _WINOGRAD_GAIN = 32, 1.8
+# Input channels for each output channel, up to which transforming pixels pays with many threads.
+_WINOGRAD_MOST_INPUT = 4
 
 
 def atrous_conv2d(
@@ -57,8 +59,9 @@ def atrous_conv2d(
       need not see. If a pixel, a weight or an intermediate result is not finite, all is computed
       again by our own direct kernel: the outputs that see it are those of "direct";
     - "auto": the fastest. That is "winograd" on a CPU in float32 without groups, with at least 128
-      channels in and out, at least 32 tiles in an image and at least 1.8 times fewer products
-      (dilations that leave each interleaved map 3 pixels or more); else "direct".
+      channels in and out, at most 4 in for each out, at least 32 tiles in an image and at least
+      1.8 times fewer products (dilations that leave each interleaved map 3 pixels or more); else
+      "direct".
 
     Args:
         input: [N, C, H, W].
@@ -198,7 +201,10 @@ def _winograd_pays(input: Tensor, weight: Tensor, sampling: Sampling) -> bool:
     """
     if input.dtype != torch.float32 or weight.shape[1] != input.shape[1]:
         return False
-    if min(weight.shape[:2]) < _WINOGRAD_FROM:
+    out_channels, channels = weight.shape[:2]
+    if min(out_channels, channels) < _WINOGRAD_FROM:
+        return False
+    if channels > _WINOGRAD_MOST_INPUT * out_channels:
         return False
     sizes = sampling.output_size(input.shape[2:], weight.shape[2:])
     if min(*sizes, *sampling.dilation) < 1:
