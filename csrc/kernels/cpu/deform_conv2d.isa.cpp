@@ -21,10 +21,10 @@ namespace {
 // The table of samples of one step of a tile stays below this.
 constexpr int64_t kSamplesBytes = 128 << 10;
 
-// Steps of about two products of kDepth: the sums are then in the first-level cache for the second.
+// Steps of about kDepth, so that every step loads and stores the sums once.
 Steps cut_into_steps(int64_t taps, int64_t channels, int64_t sample_bytes_per_tap) {
   const int64_t width = channels_of_step(channels, kDepth);
-  const int64_t most = smaller(2 * kDepth / width, kSamplesBytes / sample_bytes_per_tap);
+  const int64_t most = smaller(kDepth / width, kSamplesBytes / sample_bytes_per_tap);
   return {taps, channels, larger(1, smaller(taps, most)), width};
 }
 
@@ -60,8 +60,7 @@ void deform_conv2d(const Context& context, const SampledWindow<T>& window, View<
   const Team team(images * window.pixels() * taps * group_channels * weight.sizes[0]);
   ChannelRows<T> maps(context, input);
   const int64_t all_pixels = maps.images() * window.pixels();
-  const int64_t size =
-      smaller(kTilePixels<C>, round_up(divide_up(all_pixels, team.threads()), kTileRows));
+  const int64_t size = even_tile_size(all_pixels, kTilePixels<C>, team.threads());
   const Steps steps = cut_into_steps(taps, group_channels,
                                      offset_groups * static_cast<int64_t>(sizeof(Samples<C>)));
   const PackedWeight<T> packed(context, team, weight, groups, steps);

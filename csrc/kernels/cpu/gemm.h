@@ -12,8 +12,10 @@
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 
-// A panel of this depth stays in the first-level cache while all rows of the tile pass by.
-constexpr int64_t kDepth = 256;
+// Products that are summed in registers. A panel of this depth comes from the second-level cache
+// for each kTileRows rows of the tile: two lines while 2 * kTileRows vectors are multiplied, which
+// costs less than to load and store the sums twice.
+constexpr int64_t kDepth = 512;
 
 // How the left factor lies in memory: element (row, step) is at row * stride + step for kRows and
 // at row + step * stride for kColumns.

@@ -25,7 +25,12 @@ class PointBatch {
   static constexpr int64_t kSize = kLanes<C>;
 
   DEFORMOPS_INLINE PointBatch(const SampledWindow<T>& window, int64_t n, int64_t group, int64_t tap)
-      : window_(window), n_(n), group_(group), tap_(tap) {
+      : window_(window),
+        n_(n),
+        group_(group),
+        tap_(tap),
+        tap_y_(tap / window.x.taps),
+        tap_x_(tap % window.x.taps) {
     // Maps so large that a float cannot count their pixels are left to core/stencil.h.
     constexpr int64_t kLargest = int64_t{1} << 24;
     last_y_ = static_cast<C>(smaller(window.y.input, kLargest) - 1);
@@ -36,23 +41,24 @@ class PointBatch {
   // Goes to pixels [pixel, end), or as many of them as fit; returns how many.
   DEFORMOPS_INLINE int64_t open(int64_t pixel, int64_t end) {
     const int64_t width = window_.x.output;
-    int64_t oy = pixel / width, ox = pixel % width;
-    count_ = smaller(kSize, offset_dense_ ? end - pixel : smaller(end - pixel, width - ox));
+    const int64_t oy = pixel / width, ox = pixel % width;
+    const int64_t rest_of_row = width - ox;
+    count_ = smaller(kSize, smaller(end - pixel, rest_of_row + (offset_dense_ ? width : 0)));
     read(window_.mask, group_ * window_.taps() + tap_, oy, ox, C(1), mask);
     if (window_.offset.defined()) {
       const int64_t channel = (group_ * window_.taps() + tap_) * 2;
       read(window_.offset, channel, oy, ox, C(0), point_y_);
       read(window_.offset, channel + 1, oy, ox, C(0), point_x_);
     }
-    const int64_t tap_y = tap_ / window_.x.taps, tap_x = tap_ % window_.x.taps;
-    for (int64_t i = 0; i < count_; ++i) {
-      oy_[i] = oy, ox_[i] = ox;
-      regular_y_[i] = static_cast<C>(window_.y.position(oy, tap_y));
-      regular_x_[i] = static_cast<C>(window_.x.position(ox, tap_x));
-      if (++ox == width) ox = 0, ++oy;
+    for (int64_t i = 0; i < kSize; ++i) {
+      const bool next_row = i >= rest_of_row;
+      oy_[i] = oy + (next_row ? 1 : 0);
+      ox_[i] = ox + i - (next_row ? width : 0);
+      regular_y_[i] = static_cast<C>(window_.y.position(oy_[i], tap_y_));
+      regular_x_[i] = static_cast<C>(window_.x.position(ox_[i], tap_x_));
     }
     if (window_.offset.defined()) {
-      for (int64_t i = 0; i < kSize; ++i) split(i);
+      split();
     } else {
       for (int64_t i = 0; i < kSize; ++i) {
         plain[i] = y[i] = x[i] = 0;
@@ -100,16 +106,21 @@ class PointBatch {
     }
   }
 
-  DEFORMOPS_INLINE void split(int64_t i) {
-    const C point_y = regular_y_[i] + point_y_[i], point_x = regular_x_[i] + point_x_[i];
-    const bool is_plain = static_cast<int>(point_y >= C(0)) & static_cast<int>(point_y < last_y_) &
-                          static_cast<int>(point_x >= C(0)) & static_cast<int>(point_x < last_x_);
-    const C inside_y = is_plain ? point_y : C(0), inside_x = is_plain ? point_x : C(0);
-    plain[i] = is_plain ? 1 : 0;
-    y[i] = static_cast<Index>(inside_y);
-    x[i] = static_cast<Index>(inside_x);
-    fraction_y[i] = inside_y - static_cast<C>(y[i]);
-    fraction_x[i] = inside_x - static_cast<C>(x[i]);
+  // Vectors by name: compilers do not make them of comparisons that could raise a signal.
+  DEFORMOPS_INLINE void split() {
+    const Vector<C> point_y = load(regular_y_) + load(point_y_);
+    const Vector<C> point_x = load(regular_x_) + load(point_x_);
+    const Vector<C> zero = {};
+    const Integers<C> is_plain = (point_y >= zero) & (point_y < zero + last_y_) &
+                                 (point_x >= zero) & (point_x < zero + last_x_);
+    const Vector<C> inside_y = is_plain ? point_y : zero, inside_x = is_plain ? point_x : zero;
+    const Integers<C> low_y = __builtin_convertvector(inside_y, Integers<C>);
+    const Integers<C> low_x = __builtin_convertvector(inside_x, Integers<C>);
+    store(fraction_y, inside_y - __builtin_convertvector(low_y, Vector<C>));
+    store(fraction_x, inside_x - __builtin_convertvector(low_x, Vector<C>));
+    memcpy(plain, &is_plain, sizeof(plain));
+    memcpy(y, &low_y, sizeof(y));
+    memcpy(x, &low_x, sizeof(x));
   }
 
   static DEFORMOPS_INLINE AxisStencil<C> between_pixels(Index low, C fraction, int order) {
@@ -119,12 +130,12 @@ class PointBatch {
   }
 
   const SampledWindow<T>& window_;
-  const int64_t n_, group_, tap_;
+  const int64_t n_, group_, tap_, tap_y_, tap_x_;
   C last_y_, last_x_;
-  bool offset_dense_;  // so that a batch may go on in the next row of pixels
+  bool offset_dense_;  // so that a batch may go on in the next row of pixels, but only in one
   int64_t count_ = 0;
   int64_t oy_[kSize], ox_[kSize];
-  C regular_y_[kSize] = {}, regular_x_[kSize] = {};
+  C regular_y_[kSize], regular_x_[kSize];
   C point_y_[kSize], point_x_[kSize];  // offsets
 };
 
