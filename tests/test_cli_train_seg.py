@@ -24,6 +24,7 @@ from deformops.cli import session
 from deformops.nets.segmentation import build_segmenter
 from deformops.training import Trainer
 from deformops.training.checkpoint import load, save
+from deformops.training.network import Network
 from tests.training_net import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +76,27 @@ def test_train_and_evaluate(data: Path, capsys: pytest.CaptureFixture[str]) -> N
     names = [row.split("  ")[1] for row in scores[1:]]
     means = ["mean IoU", "mean accuracy", "pixel accuracy", "weighted IoU"]
     assert names == ["ground", "disk", "bar", *means]
+
+
+def test_corners(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the scores' corners lie is part of the network, for all who read its checkpoint."""
+    assert train(data, "--no-align-corners") == 0
+    trained = capsys.readouterr().out
+    state = load(data.parent / "net.pt")
+    assert state["network"]["options"] == {"width": 0.03, "align_corners": False}
+    scores = trained[trained.index("IoU ") :].splitlines()[1:]
+    assert evaluate(data) == 0
+    evaluated = capsys.readouterr().out
+    for row in scores:
+        assert row in evaluated
+    net: Any = Network.of(state["network"]).build().eval()
+    net.load_state_dict(state["model"])
+    image = torch.randn(1, 3, 24, 32)
+    cells = net.coarse(image)
+    want = torch.nn.functional.interpolate(cells, (24, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(net(image), want)
+    assert train(data, "--resume") == 1
+    assert "has another network" in capsys.readouterr().err
 
 
 def test_ablation_and_bands(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +220,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "names": (lambda f: None, ["--classes", "4"], "--classes: expected 3, as .*classes.txt has"),
     "no names": (lambda f: None, ["--names", "no.txt"], "no.txt cannot be read"),
     "option": (lambda f: None, ["--pad", "1"], "deeplab-largefov: expected options among width"),
+    "corners": (
+        lambda f: None,
+        ["--net", "deeplab-msc-resnet101", "--no-align-corners"],
+        "net: expected align_corners=True",
+    ),
     "width": (lambda f: None, ["--width", "0"], "width: expected a fraction above 0"),
     "crop": (lambda f: None, ["--crop", "1", "2", "3"], "--crop: expected one or two numbers"),
     "crops": (lambda f: None, ["--crop", "0", "3"], "crop: expected at least 1 x 1"),

@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = add_network(parser, networks(), "deeplab-deform-...")
     net.add_argument("--output-stride", type=int, metavar="PIXELS", help="8, 16 or 32 (ResNets)")
     net.add_argument("--pad", type=int, metavar="PIXELS", help="of the first layer (FCN)")
+    net.add_argument(
+        "--no-align-corners",
+        action="store_false",
+        default=None,
+        dest="align_corners",
+        help="scores are enlarged with borders on borders, as ports to torch do it, and photos are "
+        "not filled up to 8 k + 1 pixels (DeepLab; not deform, not msc)",
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument(

@@ -85,7 +85,7 @@ def _photos(arguments: argparse.Namespace) -> tuple[LabelledPhotos, Network]:
     return photos, Network(
         arguments.net,
         tuple(names),
-        chosen(arguments, (*COMMON, "output_stride", "pad")),
+        chosen(arguments, (*COMMON, "output_stride", "pad", "align_corners")),
         arguments.preprocessing,
         arguments.ignore,
     )
