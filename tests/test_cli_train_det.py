@@ -270,3 +270,41 @@ def test_resume_with_other_options(data: Path, capsys: pytest.CaptureFixture[str
     assert "lr: expected 0.01, as the checkpoint has it, got 0.5" in capsys.readouterr().err
     assert train(data, "--iterations", "1", "--resume", "--anchor-scales", "1") == 1
     assert "has another network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("schedule", ["joint", "alternate"])
+def test_resume_with_other_weights(
+    schedule: str,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a training began with is kept by its contents, whatever the name of the file."""
+    files = [data.parent / name for name in ("one.pth", "other.pth", "copy.pth")]
+    for file in files[:2]:
+        torch.save({"features.0.weight": torch.randn(1, 3, 3, 3)}, file)
+    files[2].write_bytes(files[0].read_bytes())
+    one, other, copy = (["--schedule", schedule, "--weights", str(file)] for file in files)
+    assert train(data, *one, output="whole.pt") == 0
+    with monkeypatch.context() as patch:
+        interrupted(patch, "joint" if schedule == "joint" else "head", 0)
+        assert train(data, *one) == 130
+    capsys.readouterr()
+    keep = ["--first-layers", "keep"]
+    for words, got in ((other, files[1]), (["--schedule", schedule, *keep], "none")):
+        assert train(data, *words, "--resume") == 1
+        error = capsys.readouterr().err
+        assert re.search(r"--weights: expected those with the SHA-256 [0-9a-f]{64}, ", error)
+        assert error.endswith(f"began with, got {got}\n")
+    assert train(data, *copy, "--resume") == 0
+    assert same(weights(data, "net.pt"), weights(data, "whole.pt"))
+
+
+def test_resume_with_weights_where_there_were_none(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data.parent / "one.pth"
+    torch.save({"features.0.weight": torch.randn(1, 3, 3, 3)}, file)
+    assert train(data, "--first-layers", "learn") == 0
+    assert train(data, "--first-layers", "learn", "--weights", str(file), "--resume") == 1
+    assert f"--weights: expected none, as {data.parent / 'net.pt'} " in capsys.readouterr().err

@@ -60,8 +60,6 @@ def alternate(
         )
         session.say(f"step {step} of 4: {own.stage}{', convolutions kept' * own.keep_shared}")
         file = beside(arguments.output, f"step{step}")
-        if file.exists():
-            session.resume(trainer, network, file)
         if not session.learn(trainer, network, file):
             return None
         if session.stopped and step < 4:

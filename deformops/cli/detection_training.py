@@ -58,7 +58,7 @@ def _train(arguments: argparse.Namespace, session: Session) -> int:
     torch.manual_seed(recipe.seed)
     net = network.build()
     if arguments.schedule == "alternate":
-        session.prepare(network, net, going_on=False)
+        session.prepare(network, net)
         trained = alternate(arguments, session, photos, network, net, recipe)
     else:
         trained = _jointly(arguments, session, photos, network, net, recipe)
@@ -81,10 +81,7 @@ def _jointly(
     trainer = DetectionTrainer(
         net, Scenes(photos), recipe, processes=session.processes, workers=arguments.workers
     )
-    going_on = arguments.resume and arguments.output.exists()
-    session.prepare(network, net, going_on)
-    if going_on:
-        session.resume(trainer, network, arguments.output)
+    session.prepare(network, net)
     return net if session.learn(trainer, network, arguments.output) else None
 
 

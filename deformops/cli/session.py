@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import signal
 import sys
 import time
@@ -36,13 +37,15 @@ class Session:
         self.processes = processes
         self.stopped = False
         """Whether somebody has asked for an end."""
+        self.weights: str | None = None
+        """The SHA-256 of the weights that the training begins with; None: they are drawn."""
 
     def say(self, text: str) -> None:
         """Prints a text, once for all processes."""
         if self.processes.first:
             print(text, flush=True)
 
-    def prepare(self, network: NetworkDescription, net: nn.Module, going_on: bool) -> None:
+    def prepare(self, network: NetworkDescription, net: nn.Module) -> None:
         """Says what the network is, and brings the weights of a file into it, if they are wanted.
 
         Raises:
@@ -51,25 +54,44 @@ class Session:
         """
         learned = sum(one.numel() for one in net.parameters() if one.requires_grad)
         self.say(f"{network.name}: {learned:,} parameters to learn")
-        if self.arguments.weights is not None and not going_on:
-            self.say(f"{self.arguments.weights}: {_transplanted(net, self.arguments.weights)}")
+        file: Path | None = self.arguments.weights
+        if file is not None:
+            self.weights = hashlib.sha256(file.read_bytes()).hexdigest()
+            self.say(f"{file}: {_transplanted(net, file)}")
 
     def resume(self, trainer: Trainer, network: NetworkDescription, file: Path) -> None:
         """Goes on where a file was left.
 
         Raises:
-            ValueError: it is of another network or recipe.
+            ValueError: it is of another network or recipe, or began with other weights.
             OSError: it cannot be read.
         """
         state = load(file)
         before = type(network).of(state["network"])
         if before != network:
             raise ValueError(f"{file} has another network: {before}; asked for is {network}")
+        begun = state.get("weights")
+        if begun != self.weights:
+            expected = "none" if begun is None else f"those with the SHA-256 {begun}"
+            raise ValueError(
+                f"--weights: expected {expected}, as {file} began with, got "
+                f"{self.arguments.weights or 'none'}"
+            )
         trainer.resume(state)
         self.say(f"{file}: going on from iteration {trainer.iteration}")
 
     def learn(self, trainer: Trainer, network: NetworkDescription, file: Path) -> bool:
-        """Does the steps and writes the file; returns whether all are done, and not interrupted."""
+        """Does the steps, those that the file has not, and writes it.
+
+        Returns:
+            Whether all are done, and not interrupted.
+
+        Raises:
+            ValueError: the file is there, and is no checkpoint of this training.
+            OSError: it cannot be read or written.
+        """
+        if file.exists():
+            self.resume(trainer, network, file)
         line = ProgressLine(quiet=not self.processes.first)
         steps = trainer.recipe.iterations
         start, first = time.perf_counter(), trainer.iteration
@@ -100,7 +122,7 @@ class Session:
     def write(self, file: Path, trainer: Trainer, network: NetworkDescription) -> None:
         """Writes a checkpoint, once for all processes."""
         if self.processes.first:
-            save(file, {"network": network.state(), **trainer.state()})
+            save(file, {"network": network.state(), "weights": self.weights, **trainer.state()})
 
 
 class Stop:

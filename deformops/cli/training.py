@@ -57,11 +57,8 @@ def _train(arguments: argparse.Namespace, processes: Processes) -> int:
     session.say(f"{len(photos)} photos, {photos.classes} classes: {names}")
     torch.manual_seed(recipe.seed)
     net = network.build()
-    going_on = arguments.resume and arguments.output.exists()
-    session.prepare(network, net, going_on)
+    session.prepare(network, net)
     trainer = Trainer(net, photos, recipe, processes=processes, workers=arguments.workers)
-    if going_on:
-        session.resume(trainer, network, arguments.output)
     if not session.learn(trainer, network, arguments.output):
         return 130
     _score(arguments, trainer, network, session)

@@ -104,7 +104,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     """Where it runs, and what is heard of it."""
     running = parser.add_argument_group("running")
     running.add_argument(
-        "--resume", action="store_true", help="go on where the output was left, if it is there"
+        "--resume",
+        action="store_true",
+        help="go on where the output was left, if it is there, with the same options and --weights",
     )
     running.add_argument(
         "--save-every", type=int, default=500, metavar="N", help="steps (default: 500)"
