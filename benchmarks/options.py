@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from . import memory, suites
-from .case import Case, Suite
+from .case import OURS, Case, Suite
 from .machine import cores
 from .place import Place, cuda
 from .plan import Plan, Step
@@ -33,7 +33,7 @@ def make_plan(names: Sequence[str], options: argparse.Namespace) -> Plan:
     """Returns what the options ask for, of the suites called ``names``; of all where none is.
 
     Raises:
-        ValueError: a suite, a case or a number of threads is none.
+        ValueError: a suite, a case, a competitor or a number of threads is none.
         NoDeviceError: there is no such device.
     """
     for name in names:
@@ -45,9 +45,10 @@ def make_plan(names: Sequence[str], options: argparse.Namespace) -> Plan:
         raise ValueError(f"--threads: {error}") from error
     if options.device == "cuda":
         places = [cuda()]
+    chosen = [suites.load(name) for name in dict.fromkeys(names or suites.names())]
+    _check_peers(options.peers, chosen)
     steps = []
-    for name in dict.fromkeys(names or suites.names()):
-        suite = suites.load(name)
+    for suite in chosen:
         cases = select(suite, options.cases, options.peers, options.quick)
         if cases:
             steps.append(Step(suite, cases))
@@ -57,6 +58,15 @@ def make_plan(names: Sequence[str], options: argparse.Namespace) -> Plan:
     effort = effort.at_least(options.repeats, options.min_time)
     measurable = memory.available() or places[0].on_gpu
     return Plan(steps, places, effort, options.quick, measurable and not options.no_memory)
+
+
+def _check_peers(text: str | None, chosen: Sequence[Suite]) -> None:
+    """Raises ValueError for names that no competitor of some suites has."""
+    known = {name for suite in chosen for case in suite.cases for name in case.entries}
+    unknown = set(text.split(",") if text else ()) - known
+    if unknown:
+        names = ", ".join(sorted(known - {OURS}))
+        raise ValueError(f"--peers: expected some of {names}, got {', '.join(sorted(unknown))}")
 
 
 def without_files(words: Sequence[str]) -> list[str]:

@@ -26,13 +26,18 @@ COLORS = {
     "pydensecrf": "#7a9a3b",
 }
 OTHERS = ("#c9a227", "#8c6d5a", "#4a7fb5", "#999999")
-KINDS = ("#0b6e8a", "#e07b39", "#7a9a3b", "#c2488d", "#6a51a3", "#c9a227", "#4a7fb5", "#8c6d5a")
+KINDS = (
+    *("#0b6e8a", "#e07b39", "#7a9a3b", "#c2488d", "#6a51a3", "#c9a227"),
+    *("#4a7fb5", "#8c6d5a", "#20242a", "#e8a6c8", "#8fd0c6", "#b4bac2"),
+)
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300, 1000)
 BACKDROP = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
 FLOOR_STYLE = {"marker": "|", "mec": INK, "mfc": INK, "ms": 9, "mew": 2}
 # Inches: of a line; above the lines of a suite; of a picture, its left, upper and lower margins.
 ROW, HEAD = 0.21, 0.75
-WIDTH, LEFT, TOP, BOTTOM = 12.0, 3.9, 0.15, 0.8
+WIDTH, LEFT, TOP, BOTTOM = 12.0, 4.1, 0.15, 0.8
+# The part of a panel that marks may use; the rest is for our time.
+MARKED = 0.82
 
 DPI = 110
 
@@ -183,11 +188,12 @@ def _ratio(line: Line, name: str) -> float:
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float]:
-    """Returns the ends of the axis, with room for a text at the right."""
+    """Returns the ends of the axis, with room for a text at the right of all marks."""
     names = [name for line in lines for name in line.measurements if name != OURS]
     ratios = [_ratio(line, name) for line in lines for name in (*names, FLOOR)]
     ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
-    return 0.8 * min([0.6, *ratios]), 3 * max([3, *ratios])
+    first, last = 0.8 * min([0.6, *ratios]), max([3, *ratios])
+    return first, first * (last / first) ** (1 / MARKED)
 
 
 def _panel(
@@ -201,7 +207,7 @@ def _panel(
     axes.set_xlim(*limits)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvspan(limits[0], 1, color=SLOWER, zorder=0)
-    ticks = [tick for tick in TICKS if limits[0] < tick < limits[1] / 2]
+    ticks = [tick for tick in TICKS if limits[0] < tick < limits[1] / 1.5]
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], color=QUIET, fontsize=7.5)
     axes.set_xticks([], minor=True)
     axes.set_yticks([])
@@ -245,7 +251,7 @@ def _legend(figure: Any, styles: Mapping[str, Style], y: float) -> None:
 def _footer(run: Run) -> str:
     text = (
         f"{run.machine['cpu']}. Dots: time over ours, medians within a round; right of 1x ours is "
-        "faster. Black tick: the floor. At the right: our time."
+        "faster. Black ticks, where there are some: the floor. At the right: our time."
     )
     share = max(line.others_share or 0.0 for _, line in run)
     if share > DISTURBED:

@@ -240,6 +240,20 @@ def test_everybody_is_drawn(ending: str, tmp_path: Path) -> None:
             assert words in chart
 
 
+def test_marks_leave_room_for_our_time() -> None:
+    lines = a_run().suites[0].lines
+    first, last = plot._limits(lines)
+    largest = max(
+        one.ratio for line in lines for name, one in line.measurements.items() if name != OURS
+    )
+    assert math.log(largest / first) / math.log(last / first) == pytest.approx(plot.MARKED)
+
+
+def test_kinds_of_layers_differ_in_colour() -> None:
+    kinds = {*networks.KINDS, networks.SUPPRESSION, split.REST}
+    assert len(kinds) <= len(set(plot.KINDS)) == len(plot.KINDS)
+
+
 def test_only_a_time_that_is_split_is_drawn_so(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     run = a_run()

@@ -553,6 +553,7 @@ def test_an_interrupt_prints_what_is_there(
         (["deform_conv", "--threads", "none"], "--threads"),
         (["deform_conv", "--threads", "0"], "positive"),
         (["deform_conv", "--cases", "no such case"], "no case has 'no such case'"),
+        (["nms", "--peers", "opencv,nobody"], "--peers: expected some of onnxruntime, opencv"),
         (["deform_conv", "--json", "no/such/folder/out.json"], "--json: no/such/folder is no"),
         (["deform_conv", "--plot", "out.docx"], "--plot: expected a name ending in .png"),
     ],
