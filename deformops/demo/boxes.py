@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deformops.analysis import displaced_parts
 from deformops.demo.straighten import psnr
-from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly, warped_photo
 from deformops.figures.sheet import (
     ACCENTS,
     QUIET,
@@ -102,9 +102,8 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         say: prints a line.
     """
     height, width = photo.shape[1:]
-    warp, grid = Warp.for_map(height, width), pixel_grid(height, width)
     original = photo.numpy()
-    warped = sample_exactly(original, warp.inverse(grid)).astype(np.float32)
+    warp, warped, there = warped_photo(original)
     boxes = boxes_of(height, width)
     around = [warped_box(warp, box) for box in boxes]
 
@@ -128,8 +127,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     )
 
     straight = as_backdrop(as_image(original))
-    bent = as_backdrop(as_image(warped))
-    bent = on_paper(bent, inside(warp.inverse(grid), height, width))
+    bent = on_paper(as_backdrop(as_image(warped)), there)
     moved = [
         parts(other, following_offsets(warp, box, other, DRAWN))
         for box, other in zip(boxes, around, strict=True)

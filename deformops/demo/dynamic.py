@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deformops.demo.straighten import identity_layer, psnr, window_offsets
-from deformops.demo.warp import Warp, inside, pixel_grid, sample_exactly
+from deformops.demo.warp import inside, pixel_grid, warped_photo
 from deformops.figures.sheet import Panel, as_image, compose, on_paper
 
 FILE = "values-and-positions.png"
@@ -49,12 +49,11 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         output: folder for the picture.
         say: prints a line.
     """
-    height, width = photo.shape[1:]
-    warp, grid = Warp.for_map(height, width), pixel_grid(height, width)
     original = photo.numpy()
-    warped = sample_exactly(original, warp.inverse(grid)).astype(np.float32)
+    warp, warped, there = warped_photo(original)
+    height, width = there.shape
+    grid = pixel_grid(height, width)
     places = warp(grid)
-    there = inside(warp.inverse(grid), height, width)
     visible = inside(places, height, width) & there
     permuted = best_permutation(warped, original)
     with torch.no_grad():

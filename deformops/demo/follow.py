@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deformops.analysis import Window, effective_dilation, sampling_points
-from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, warped_photo
 from deformops.figures.points import clouds, tree, view_around
 from deformops.figures.sheet import (
     ACCENTS,
@@ -63,8 +63,8 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         output: folder for the picture.
         say: prints a line.
     """
-    height, width = photo.shape[1:]
-    warp, grid = Warp.for_map(height, width), pixel_grid(height, width)
+    warp, warped, there = warped_photo(photo.numpy())
+    height, width = there.shape
     windows = windows_for(height, width)
     offsets = [following_offsets(warp, dilation_of(window)) for window in windows]
 
@@ -95,9 +95,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     say(f"  dilation  effective, mean: {_dilations(windows, offsets)} (scale {warp.scale:.2f})")
 
     straight = as_backdrop(as_image(photo.numpy()))
-    seen = inside(warp.inverse(grid), height, width)
-    warped = as_backdrop(as_image(sample_exactly(photo.numpy(), warp.inverse(grid))))
-    warped = on_paper(warped, seen)
+    backdrop = on_paper(as_backdrop(as_image(warped)), there)
     panels = [
         Panel(
             straight,
@@ -107,20 +105,20 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             clouds(list(regular), list(places)),
         ),
         Panel(
-            warped,
+            backdrop,
             "Regular layers, warped photo",
             "The same squares, but no longer on the same things.",
             clouds(list(unmoved), list(units)),
         ),
         Panel(
-            warped,
+            backdrop,
             "Deformable layers, warped photo",
             "Offsets that follow the warp put every point back on what it read in the photo "
             f"(at most {off:.0e} pixels off).",
             clouds(list(moved), list(units)),
         ),
         Panel(
-            warped,
+            backdrop,
             "One of them, layer by layer",
             "From one unit to 9 places in the layer below, 81 in the next, 729 in the photo.",
             tree(_levels(windows, offsets, units[-1]), ACCENTS[len(SHOWN) - 1]),

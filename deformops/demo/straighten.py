@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly
+from deformops.demo.warp import Points, Warp, inside, pixel_grid, sample_exactly, warped_photo
 from deformops.figures.sheet import ACCENTS, Panel, as_image, compose, on_paper
 from deformops.nn import DeformConv2d
 
@@ -47,19 +47,20 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
         output: folder for the picture.
         say: prints a line.
     """
-    height, width = photo.shape[1:]
-    warp, grid = Warp.for_map(height, width), pixel_grid(height, width)
     original = photo.numpy()
-    warped = sample_exactly(original, warp.inverse(grid)).astype(np.float32)
-    offset = window_offsets(warp(grid))
+    warp, warped, there = warped_photo(original)
+    height, width = there.shape
+    places = warp(pixel_grid(height, width))
+    offset = window_offsets(places)
     straight = _run(warped, offset, torch.float32)
 
-    exact = sample_exactly(warped, warp(grid))
+    exact = sample_exactly(warped, places)
     largest, largest64 = (
         float(np.abs(image - exact).max())
         for image in (straight, _run(warped, offset, torch.float64))
     )
-    valid = _comes_back(warp)
+    # Pixels that are read back from nothing but photo.
+    valid = sample_exactly(there[None].astype(float), places)[0] > 1 - 1e-9
     ours, limit = (psnr(image[:, valid], original[:, valid]) for image in (straight, exact))
 
     say(f"straighten: one deformable 3x3 layer undoes a known warp ({width} x {height} pixels)")
@@ -76,7 +77,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     panels = [
         Panel(as_image(original), "The photo", "With a grid, to follow it.", _straight_grid(warp)),
         Panel(
-            on_paper(as_image(warped), inside(warp.inverse(grid), height, width)),
+            on_paper(as_image(warped), there),
             "The input of the layer",
             f"The photo, bent by {warp.amplitude:.0f} pixels, turned by "
             f"{np.degrees(warp.angle):.0f} degrees, scaled by {warp.scale:.2f}. Coloured: offsets "
@@ -84,7 +85,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             _warped_grid(warp),
         ),
         Panel(
-            on_paper(as_image(straight), inside(warp(grid), height, width)),
+            on_paper(as_image(straight), inside(places, height, width)),
             "The output of the layer",
             "The kernel passes its centre tap through; the offsets are the warp. No value is more "
             f"than {largest:.0e} from exact bilinear sampling.",
@@ -120,14 +121,6 @@ def _run(warped: NDArray[np.float32], offset: Tensor, dtype: torch.dtype) -> NDA
     with torch.no_grad():
         output: Tensor = layer(torch.from_numpy(warped).unsqueeze(0).to(dtype), offset.to(dtype))
     result: NDArray[Any] = output[0].numpy()
-    return result
-
-
-def _comes_back(warp: Warp) -> NDArray[np.bool_]:
-    """Returns the pixels of the photo that are read back from nothing but photo, [H, W]."""
-    grid = pixel_grid(warp.height, warp.width)
-    filled = inside(warp.inverse(grid), warp.height, warp.width)
-    result: NDArray[np.bool_] = sample_exactly(filled[None].astype(float), warp(grid))[0] > 1 - 1e-9
     return result
 
 

@@ -76,6 +76,16 @@ def inside(points: Points, height: int, width: int) -> NDArray[np.bool_]:
     return result
 
 
+def warped_photo(
+    photo: NDArray[np.float32],
+) -> tuple[Warp, NDArray[np.float32], NDArray[np.bool_]]:
+    """Returns a warp for a photo [C, H, W], the photo warped, and where that shows it, [H, W]."""
+    height, width = photo.shape[1:]
+    warp = Warp.for_map(height, width)
+    places = warp.inverse(pixel_grid(height, width))
+    return warp, sample_exactly(photo, places).astype(np.float32), inside(places, height, width)
+
+
 def sample_exactly(image: NDArray[np.floating], points: Points) -> NDArray[np.float64]:
     """Reads [C, H, W] bilinearly at points [..., 2], in float64; outside the map is 0.
 
