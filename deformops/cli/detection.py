@@ -13,8 +13,7 @@ from deformops.nets.detection import Detector
 from deformops.pictures import class_colors, size_of
 from deformops.training import Processes
 from deformops.training.data import read_tensor
-from deformops.training.detection.inference import DetectionPredictor
-from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection import DetectionNetwork, DetectionPredictor
 
 
 def detector(

@@ -21,8 +21,7 @@ from deformops.nets import detection
 from deformops.nets.preprocessing import TORCHVISION_RGB, Preprocessing
 from deformops.training.augmentation import scaled
 from deformops.training.checkpoint import load
-from deformops.training.detection.augmentation import fitting_scale
-from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection import DetectionNetwork, fitting_scale
 from deformops.training.network import PREPROCESSINGS, Network
 
 LONGEST_SIDE = 800

@@ -11,3 +11,33 @@ are made of this.
         loss, _ = trainer.step()
     found = DetectionPredictor(net, network.size).detections(photo)
 """
+
+from deformops.training.detection.alternation import beginning, four_steps, make_proposals
+from deformops.training.detection.augmentation import fitting_scale, resized, side_by_side
+from deformops.training.detection.data import AnnotatedPhotos, Objects
+from deformops.training.detection.inference import DetectionPredictor, evaluate_detector
+from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection.scenes import Scene, Scenes, Variation
+from deformops.training.detection.scores import CocoScores, DetectionScores
+from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
+
+__all__ = [
+    "AnnotatedPhotos",
+    "CocoScores",
+    "DetectionNetwork",
+    "DetectionPredictor",
+    "DetectionRecipe",
+    "DetectionScores",
+    "DetectionTrainer",
+    "Objects",
+    "Scene",
+    "Scenes",
+    "Variation",
+    "beginning",
+    "evaluate_detector",
+    "fitting_scale",
+    "four_steps",
+    "make_proposals",
+    "resized",
+    "side_by_side",
+]
