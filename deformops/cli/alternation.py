@@ -8,16 +8,20 @@ from typing import Any
 
 from torch import Tensor
 
-from deformops.cli.progress import ProgressLine
 from deformops.cli.session import Session
 from deformops.cli.train_det import beside
 from deformops.nets.detection import Detector, TwoStageDetector
 from deformops.training.checkpoint import load, save
-from deformops.training.detection.alternation import beginning, four_steps, make_proposals
-from deformops.training.detection.data import AnnotatedPhotos
-from deformops.training.detection.network import DetectionNetwork
-from deformops.training.detection.scenes import Scenes
-from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
+from deformops.training.detection import (
+    AnnotatedPhotos,
+    DetectionNetwork,
+    DetectionRecipe,
+    DetectionTrainer,
+    Scenes,
+    beginning,
+    four_steps,
+    make_proposals,
+)
 
 
 def alternate(
@@ -90,15 +94,10 @@ def _proposals(
         if not isinstance(kept, list) or len(kept) != len(photos):
             raise ValueError(f"{file}: expected the proposals of {len(photos)} photos")
         return kept
-    line = ProgressLine(quiet=not session.processes.first)
-    made = make_proposals(
-        net,
-        photos,
-        network.size,
-        processes=session.processes,
-        on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
-    )
-    line.clear()
+    with session.progress().counting("photo") as on_photo:
+        made = make_proposals(
+            net, photos, network.size, processes=session.processes, on_photo=on_photo
+        )
     if session.processes.first:
         save(file, {"network": network.state(), "proposals": made})
     session.say(f"{sum(map(len, made)) / len(made):.0f} proposals for each photo: wrote {file}")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from deformops.cli.detection import detector
+from deformops.cli.output import columns
 from deformops.cli.progress import ProgressLine
 from deformops.training import Processes
-from deformops.training.detection.data import AnnotatedPhotos
-from deformops.training.detection.inference import evaluate_detector
-from deformops.training.detection.scores import DetectionScores
+from deformops.training.detection import AnnotatedPhotos, DetectionScores, evaluate_detector
 
 #: Lines about wrong boxes that are printed.
 MOST_PROBLEMS = 5
@@ -32,20 +30,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
         ValueError: a file or an option cannot be used.
         OSError: likewise.
     """
-    processes = Processes.join(arguments.device)
-    try:
+    with Processes.join(arguments.device) as processes:
         network, predictor = detector(arguments, processes)
         photos = AnnotatedPhotos.of(arguments.data, arguments.split, network.class_names)
-        line = ProgressLine(quiet=not processes.first)
-        scores = evaluate_detector(
-            predictor,
-            photos,
-            processes=processes,
-            on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
-        )
-        line.clear()
-    finally:
-        processes.leave()
+        with ProgressLine(quiet=not processes.first).counting("photo") as on_photo:
+            scores = evaluate_detector(predictor, photos, processes=processes, on_photo=on_photo)
     if processes.first:
         split = "" if arguments.data.is_file() else f", {arguments.split}"
         print(f"{network.name}, {len(photos)} photos of {arguments.data}{split}")
@@ -71,30 +60,27 @@ def table(scores: DetectionScores, *, coco: bool = False) -> str:
         scores: what was found.
         coco: with COCO's.
     """
-    columns: dict[str, Tensor] = {
+    found: dict[str, Tensor] = {
         "area": scores.voc(),
         "11 points": scores.voc(eleven_points=True),
     }
     summary: list[str] = []
     if coco:
         program = scores.coco()
-        columns["COCO"] = program.classes
+        found["COCO"] = program.classes
         summary = [_row(name, "", [None, None, value]) for name, value in program.summary.items()]
     names = scores.photos.class_names
     objects = scores.counts().tolist()
     rows = [
         _row(name, str(count), values)
         for name, count, *values in zip(
-            names, objects, *(column.tolist() for column in columns.values()), strict=True
+            names, objects, *(column.tolist() for column in found.values()), strict=True
         )
     ]
-    means = [float(column.nanmean()) for column in columns.values()]
-    head = f"{'AP':<24}{'objects':>9}" + "".join(f"{name:>11}" for name in columns)
+    means = [float(column.nanmean()) for column in found.values()]
+    head = f"{'AP':<24}{'objects':>9}{columns(found)}"
     return "\n".join([head, *rows, _row("mean", str(sum(objects)), means), *summary])
 
 
 def _row(name: str, objects: str, values: Sequence[float | None]) -> str:
-    texts = [
-        "" if value is None else "-" if math.isnan(value) else f"{value:.2%}" for value in values
-    ]
-    return f"  {name:<22}{objects:>9}" + "".join(f"{text:>11}" for text in texts)
+    return f"  {name:<22}{objects:>9}{columns(values)}"

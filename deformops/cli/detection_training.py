@@ -9,17 +9,21 @@ import torch
 
 from deformops.cli.alternation import alternate
 from deformops.cli.detection_scores import problems, table
-from deformops.cli.progress import ProgressLine
 from deformops.cli.session import Session
 from deformops.cli.train_det import SETTINGS
 from deformops.cli.training_options import COMMON, chosen
 from deformops.nets.detection import Detector, DetectorSettings
 from deformops.training import Processes, class_names
-from deformops.training.detection.data import AnnotatedPhotos
-from deformops.training.detection.inference import DetectionPredictor, evaluate_detector
-from deformops.training.detection.network import DetectionNetwork
-from deformops.training.detection.scenes import Scenes, Variation
-from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
+from deformops.training.detection import (
+    AnnotatedPhotos,
+    DetectionNetwork,
+    DetectionPredictor,
+    DetectionRecipe,
+    DetectionTrainer,
+    Scenes,
+    Variation,
+    evaluate_detector,
+)
 
 #: Proposals before suppression, for each that is kept, as published: 12000 for 2000.
 BEFORE = 6
@@ -39,11 +43,8 @@ def train(arguments: argparse.Namespace) -> int:
         OSError: likewise.
         DivergedError: the loss is no number any more.
     """
-    processes = Processes.join(arguments.device)
-    try:
+    with Processes.join(arguments.device) as processes:
         return _train(arguments, Session(arguments, processes))
-    finally:
-        processes.leave()
 
 
 def _train(arguments: argparse.Namespace, session: Session) -> int:
@@ -90,14 +91,11 @@ def _score(
 ) -> None:
     """Scores the network on other photos."""
     photos = AnnotatedPhotos.of(arguments.data, arguments.val, network.class_names)
-    line = ProgressLine(quiet=not session.processes.first)
-    scores = evaluate_detector(
-        DetectionPredictor(net, network.size),
-        photos,
-        processes=session.processes,
-        on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
-    )
-    line.clear()
+    predictor = DetectionPredictor(net, network.size)
+    with session.progress().counting("photo") as on_photo:
+        scores = evaluate_detector(
+            predictor, photos, processes=session.processes, on_photo=on_photo
+        )
     session.say(f"{len(photos)} photos of {arguments.data}, {arguments.val}")
     session.say(table(scores))
 

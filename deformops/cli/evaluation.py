@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 
 from deformops import training
 from deformops.cli.crf import PARTS
+from deformops.cli.output import columns
 from deformops.cli.progress import ProgressLine
 from deformops.cli.trained import trained
 from deformops.nets.segmenter import Segmenter
@@ -54,26 +54,22 @@ def evaluate(arguments: argparse.Namespace) -> int:
         ValueError: a file or an option cannot be used.
         OSError: likewise.
     """
-    processes = Processes.join(arguments.device)
-    try:
+    with Processes.join(arguments.device) as processes:
         folder = find_split(arguments.data, arguments.split)
         network, predictor = segmenter(arguments, processes)
         photos = LabelledPhotos.of(folder, len(network.class_names), network.ignore)
         ways = crf_ablation(*terms(arguments), arguments.iterations)
         if not arguments.crf_ablation:
             ways = {name: ways[name] for name in ("unary", "both")[: 1 + arguments.crf]}
-        line = ProgressLine(quiet=not processes.first)
-        counts = training.evaluate(
-            predictor,
-            photos,
-            ways,
-            widths=arguments.trimap,
-            processes=processes,
-            on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
-        )
-        line.clear()
-    finally:
-        processes.leave()
+        with ProgressLine(quiet=not processes.first).counting("photo") as on_photo:
+            counts = training.evaluate(
+                predictor,
+                photos,
+                ways,
+                widths=arguments.trimap,
+                processes=processes,
+                on_photo=on_photo,
+            )
     if processes.first:
         print(f"{network.name}, {len(photos)} photos of {folder}")
         if len(ways) > 1:
@@ -96,7 +92,7 @@ def table(names: Sequence[str], counts: Mapping[str, Confusion]) -> str:
         counts: by what the columns are called.
     """
     found = list(counts.values())
-    lines = [f"{'IoU':<24}" + "".join(f"{name:>11}" for name in counts)]
+    lines = [f"{'IoU':<24}{columns(counts)}"]
     for number, name in enumerate(names):
         lines.append(_row(name, [float(one.ious[number]) for one in found]))
     lines.append(_row("mean IoU", [one.mean_iou for one in found]))
@@ -108,5 +104,4 @@ def table(names: Sequence[str], counts: Mapping[str, Confusion]) -> str:
 
 
 def _row(name: str, values: Sequence[float]) -> str:
-    texts = ["-" if math.isnan(value) else f"{value:.2%}" for value in values]
-    return f"  {name:<22}" + "".join(f"{text:>11}" for text in texts)
+    return f"  {name:<22}{columns(values)}"

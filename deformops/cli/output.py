@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -20,3 +22,14 @@ def save_picture(picture: Image.Image, file: Path) -> None:
     except (OSError, ValueError) as error:
         raise PictureError(f"{file} cannot be written: {error}") from error
     print(f"wrote {file}")
+
+
+def columns(values: Iterable[str | float | None]) -> str:
+    """Columns of a table: headings, and fractions as percentages; NaN is "-", None is left out."""
+    return "".join(f"{_cell(value):>11}" for value in values)
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return "-" if math.isnan(value) else f"{value:.2%}"

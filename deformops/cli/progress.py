@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class ProgressLine:
@@ -21,6 +23,14 @@ class ProgressLine:
             filled = round(20 * number / of) if of else 0
             bar = f"[{'#' * filled}{'.' * (20 - filled)}] " if of else ""
             print(f"\r\033[K{bar}{text}", end="", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A function of a number and of how many that shows them, until the line is taken away."""
+        try:
+            yield lambda number, of: self.show(f"{what} {number} of {of}", number, of)
+        finally:
+            self.clear()
 
     def clear(self) -> None:
         """Takes the line away."""

@@ -35,22 +35,16 @@ def segment(arguments: argparse.Namespace) -> int:
     colors = read_photo(arguments.photo)
     network, predictor = segmenter(arguments, processes)
     refine = crf(terms(arguments), arguments.iterations) if arguments.crf else most_probable
-    line = ProgressLine()
 
     def labels_of(tile: Tensor) -> Tensor:
         return refine(predictor.scores(tile), tile)
 
     start = time.perf_counter()
-    line.show("tile 1")
     photo = torch.from_numpy(colors.copy()).permute(2, 0, 1)
-    labels = in_tiles(
-        labels_of,
-        photo,
-        arguments.tile,
-        arguments.overlap,
-        on_tile=lambda number, of: line.show(f"tile {number} of {of}", number, of),
-    )
-    line.clear()
+    line = ProgressLine()
+    line.show("tile 1")
+    with line.counting("tile") as on_tile:
+        labels = in_tiles(labels_of, photo, arguments.tile, arguments.overlap, on_tile=on_tile)
     seconds = time.perf_counter() - start
     print(f"{arguments.photo}: {size_of(colors.shape)} pixels, {seconds:.1f} s")
 

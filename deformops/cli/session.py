@@ -45,6 +45,10 @@ class Session:
         if self.processes.first:
             print(text, flush=True)
 
+    def progress(self) -> ProgressLine:
+        """A line that the first process shows."""
+        return ProgressLine(quiet=not self.processes.first)
+
     def prepare(self, network: NetworkDescription, net: nn.Module) -> None:
         """Says what the network is, and brings the weights of a file into it, if they are wanted.
 
@@ -92,7 +96,7 @@ class Session:
         """
         if file.exists():
             self.resume(trainer, network, file)
-        line = ProgressLine(quiet=not self.processes.first)
+        line = self.progress()
         steps = trainer.recipe.iterations
         start, first = time.perf_counter(), trainer.iteration
         losses: dict[str, list[float]] = {}

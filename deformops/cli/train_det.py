@@ -7,6 +7,8 @@ from pathlib import Path
 
 from deformops.cli.command import Command
 from deformops.cli.training_options import (
+    OUTPUT,
+    PROCESSES,
     add_files,
     add_learning,
     add_network,
@@ -14,16 +16,12 @@ from deformops.cli.training_options import (
     check_running,
 )
 
-EPILOG = """\
+EPILOG = f"""\
 DATA is a folder laid out as Pascal VOC's (Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt),
 or a file of COCO's, or a folder with such files. Objects that are difficult, or a crowd, are not
 learned. Wrong boxes are clipped or dropped, and told of.
 
-The output is one file: the network, its weights, and what it takes to go on. It is written so that
-a process that is killed leaves a whole one, and a training that goes on with --resume gives what
-it would have given without the interruption, bit by bit (on the CPU, with as many threads).
-Ctrl-C finishes the step, writes the file and ends with status 130.
-
+{OUTPUT}
 Both stages of a detector are learned at once ("approximate joint training"), or in four steps with
 --schedule alternate:
 
@@ -37,13 +35,7 @@ Steps 3 and 4 leave the convolutions as they are, bit by bit. Proposals are made
 learns from them. With an ending, FILE.pt, names are FILE.step1.pt and so on. --resume goes on in
 the step that was interrupted.
 
-Several processes, here or on several machines, share each batch:
-
-  torchrun --nproc-per-node 2 -m deformops train-det ...
-
-P processes do what one process does with --parts P, up to rounding. Batch normalisation is frozen
-(--norm frozen), or learns from the photos of a part, which on CUDA are those of all processes.
-
+{PROCESSES}
 examples:
   a slim Faster R-CNN on photos of blood cells at half their size, from scratch, on a laptop:
     deformops train-det bccd -o cells.pt --net faster-rcnn-resnet50 --width 0.25 --norm batch \\

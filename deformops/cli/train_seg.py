@@ -7,6 +7,8 @@ from pathlib import Path
 
 from deformops.cli.command import Command
 from deformops.cli.training_options import (
+    OUTPUT,
+    PROCESSES,
     add_files,
     add_learning,
     add_network,
@@ -14,24 +16,14 @@ from deformops.cli.training_options import (
     check_running,
 )
 
-EPILOG = """\
+EPILOG = f"""\
 DATA is a folder with images/ and labels/, whose files match by their names up to the ending, or
 with folders that have these, such as train/, val/ and test/. A label picture holds the number of
 the class of each pixel, as grey levels or with a palette. The names of the classes, one in each
 line, may be in DATA/classes.txt.
 
-The output is one file: the network, its weights, and what it takes to go on. It is written so that
-a process that is killed leaves a whole one, and a training that goes on with --resume gives what
-it would have given without the interruption, bit by bit (on the CPU, with as many threads).
-Ctrl-C finishes the step, writes the file and ends with status 130.
-
-Several processes, here or on several machines, share each batch:
-
-  torchrun --nproc-per-node 2 -m deformops train-seg ...
-
-P processes do what one process does with --parts P, up to rounding. Batch normalisation is frozen
-(--norm frozen), or learns from the photos of a part, which on CUDA are those of all processes.
-
+{OUTPUT}
+{PROCESSES}
 examples:
   a slim FCN-8s on street photos at half their size, from scratch, on a laptop:
     deformops train-seg camvid -o fcn8s.pt --net fcn8s --width 0.25 --pad 1 --ignore 11 \\

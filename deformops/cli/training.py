@@ -7,7 +7,6 @@ import argparse
 import torch
 
 from deformops.cli.evaluation import table
-from deformops.cli.progress import ProgressLine
 from deformops.cli.session import Session
 from deformops.cli.training_options import COMMON, chosen
 from deformops.training import (
@@ -42,26 +41,22 @@ def train(arguments: argparse.Namespace) -> int:
         OSError: likewise.
         DivergedError: the loss is no number any more.
     """
-    processes = Processes.join(arguments.device)
-    try:
-        return _train(arguments, processes)
-    finally:
-        processes.leave()
+    with Processes.join(arguments.device) as processes:
+        return _train(arguments, Session(arguments, processes))
 
 
-def _train(arguments: argparse.Namespace, processes: Processes) -> int:
-    session = Session(arguments, processes)
+def _train(arguments: argparse.Namespace, session: Session) -> int:
     photos, network = _photos(arguments)
-    recipe = _recipe(arguments, photos, processes)
+    recipe = _recipe(arguments, photos, session.processes)
     names = ", ".join(network.class_names)
     session.say(f"{len(photos)} photos, {photos.classes} classes: {names}")
     torch.manual_seed(recipe.seed)
     net = network.build()
     session.prepare(network, net)
-    trainer = Trainer(net, photos, recipe, processes=processes, workers=arguments.workers)
+    trainer = Trainer(net, photos, recipe, processes=session.processes, workers=arguments.workers)
     if not session.learn(trainer, network, arguments.output):
         return 130
-    _score(arguments, trainer, network, session)
+    _score(arguments, session, network, trainer)
     return 0
 
 
@@ -121,10 +116,7 @@ def _recipe(arguments: argparse.Namespace, photos: LabelledPhotos, processes: Pr
 
 
 def _score(
-    arguments: argparse.Namespace,
-    trainer: Trainer,
-    network: Network,
-    session: Session,
+    arguments: argparse.Namespace, session: Session, network: Network, trainer: Trainer
 ) -> None:
     """Scores the network on the other photos, if there are some."""
     folder = arguments.data / arguments.val
@@ -132,13 +124,7 @@ def _score(
         return
     photos = LabelledPhotos.of(folder, len(network.class_names), network.ignore)
     predictor = Predictor(trainer.net, trainer.recipe.augmentation.reduce)
-    line = ProgressLine(quiet=not trainer.processes.first)
-    counts = evaluate(
-        predictor,
-        photos,
-        processes=trainer.processes,
-        on_photo=lambda number, of: line.show(f"photo {number} of {of}", number, of),
-    )
-    line.clear()
+    with session.progress().counting("photo") as on_photo:
+        counts = evaluate(predictor, photos, processes=session.processes, on_photo=on_photo)
     session.say(f"{len(photos)} photos of {folder}")
     session.say(table(network.class_names, {name: found[0] for name, found in counts.items()}))

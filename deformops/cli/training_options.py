@@ -9,10 +9,25 @@ from pathlib import Path
 #: Options of networks, each handed on where it is given.
 COMMON = ("width", "norm", "style", "deformable_layers")
 
+#: What epilogs say of the output, and of processes that learn together.
+OUTPUT = """\
+The output is one file: the network, its weights, and what it takes to go on. It is written so that
+a process that is killed leaves a whole one, and a training that goes on with --resume gives what
+it would have given without the interruption, bit by bit (on the CPU, with as many threads).
+Ctrl-C finishes the step, writes the file and ends with status 130.
+"""
+PROCESSES = """\
+Several processes, here or on several machines, share each batch:
+
+  torchrun --nproc-per-node 2 -m %(prog)s ...
+
+P processes do what one process does with --parts P, up to rounding. Batch normalisation is frozen
+(--norm frozen), or learns from the photos of a part, which on CUDA are those of all processes.
+"""
+
 
 def add_files(parser: argparse.ArgumentParser, data: str) -> None:
     """What is learned, and what is written; `data` says what DATA is."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("data", type=Path, metavar="DATA", help=data)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write"

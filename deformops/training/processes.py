@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """This process among those that train together; a context that leaves them at its end.
 
     Attributes:
         rank: the number of this process.
@@ -59,6 +59,12 @@ class Processes:
             dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
             return cls(dist.get_rank(), count, place)
         return cls(device=place)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         """Ends the group of processes, if there is one."""
