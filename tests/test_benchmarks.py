@@ -36,7 +36,7 @@ from benchmarks.plan import Plan, Step
 from benchmarks.result import CaseResult, Line, Measurement, judge
 from benchmarks.rotation import Effort, Samples, paired_ratio, rotate
 from benchmarks.session import Session
-from benchmarks.suites import atrous_conv, nms, roi_pooling
+from benchmarks.suites import atrous_conv, columns, nms, roi_pooling
 from benchmarks.table import Table, three_digits, times
 from benchmarks.torch_ops import training
 from benchmarks.verify import largest_difference
@@ -381,6 +381,24 @@ def test_the_floor_of_pooling_counts_what_is_read_and_written_once(
     assert problem.work(backward=True) == Work.bytes(backward)
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        columns.Problem("gather_columns", 4, 6, 5),
+        columns.Problem("scatter_columns", 4, 6, 5, dilation=2, offset_groups=2),
+        nms.Overlaps(3, 7),
+    ],
+    ids=str,
+)
+def test_the_floor_of_what_only_moves_counts_inputs_and_outputs_once(
+    problem: columns.Problem | nms.Overlaps,
+) -> None:
+    tensors = problem.tensors()
+    output = problem.ours()(tensors)
+    (part,) = problem.case().parts
+    assert part.work == Work.bytes(output.nbytes + sum(t.nbytes for t in tensors.values()))
+
+
 # Memory
 
 
@@ -476,6 +494,16 @@ def test_openvino_drops_boxes_at_the_threshold_and_the_notes_count_them() -> Non
     assert set(result.lines[0].measurements) == {OURS, "openvino"}
     (note,) = session.notes
     assert re.fullmatch(r"openvino timed in .* its output differs from ours by \d+ of \d+", note)
+
+
+@pytest.mark.parametrize("op", nms.SOFT)
+def test_soft_suppression_drops_some_and_everybody_the_same(op: str) -> None:
+    case = nms.Problem(op, nms.pile, 300, nms.SOFT[op]).case()
+    kept = case.entries[OURS].factory(Place(1)).results()["output"]
+    assert 0 < len(kept) < 300
+    case = nms.Problem(op, nms.whole_pixels, 300, nms.SOFT[op]).case()
+    (result,) = Session(suite_of(case), [Place(1)], BRIEF).run([case])
+    assert result.lines[0].refused == {}
 
 
 # The command

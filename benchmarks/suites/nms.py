@@ -1,7 +1,8 @@
-"""Non-maximum suppression: ours, torchvision, OpenVINO, ONNX Runtime and OpenCV.
+"""Non-maximum suppression: ours, torchvision, OpenVINO, ONNX Runtime and OpenCV; and overlaps.
 
-There is no floor: what has to be computed depends on the boxes. Results are lists of chosen boxes;
-who chooses others is timed up to 2 % of them, and their number is printed.
+Suppression has no floor: what has to be computed depends on the boxes. Results are lists of chosen
+boxes; who chooses others is timed up to 2 % of them, and their number is printed. The floor of
+overlaps is a copy of as many bytes as boxes and overlaps have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import engines
-from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target
+from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
 from ..place import Place
 from ..torch_ops import Function, entry
 
@@ -22,7 +23,9 @@ TORCHVISION, OPENVINO, ONNXRUNTIME, OPENCV = "torchvision", "openvino", "onnxrun
 WIDTH, HEIGHT = 1333, 800
 PER_OBJECT = 20
 CLASSES = 80
-SIGMA, MIN_SCORE = 0.5, 0.1  # of soft_nms
+LINEAR, GAUSSIAN = "soft_nms linear", "soft_nms gaussian"
+SOFT = {LINEAR: 0.3, GAUSSIAN: 1.0}  # the overlap above which a score is lowered; dropped
+SIGMA, MIN_SCORE = 0.5, 0.1  # of both
 OTHER_BOXES = 0.02  # largest share at which a peer is timed
 MANY = 100_000  # boxes for which all peers but OpenVINO take seconds
 
@@ -89,7 +92,7 @@ class Problem:
     def __str__(self) -> str:
         scene = self.scene.__name__.replace("_", " ")
         of = f" {CLASSES} classes" if self.op == "batched_nms" else ""
-        threshold = "" if self.op == "soft_nms" else f" above {self.threshold:g}"
+        threshold = "" if self.op == GAUSSIAN else f" above {self.threshold:g}"
         return f"{self.op} {self.count} {scene}{of}{threshold}"
 
     def tensors(self) -> dict[str, Tensor]:
@@ -110,7 +113,10 @@ class Problem:
             "batched_nms": lambda of: ops.batched_nms(
                 of["boxes"], of["scores"], of["classes"], self.threshold
             ),
-            "soft_nms": lambda of: ops.soft_nms(
+            LINEAR: lambda of: ops.soft_nms(
+                of["boxes"], of["scores"], self.threshold, min_score=MIN_SCORE
+            )[1],
+            GAUSSIAN: lambda of: ops.soft_nms(
                 of["boxes"], of["scores"], method="gaussian", sigma=SIGMA, min_score=MIN_SCORE
             )[1],
         }[self.op]
@@ -124,7 +130,7 @@ class Problem:
         """OpenVINO's NonMaxSuppression-9, hard or Gaussian."""
         import numpy as np
 
-        soft = self.op == "soft_nms"
+        soft = self.op == GAUSSIAN
 
         def build(opset: Any, of: Mapping[str, Any]) -> Any:
             numbers = (
@@ -164,16 +170,31 @@ class Problem:
         return {"boxes": tensors["boxes"][None], "scores": tensors["scores"][None, None]}
 
     def opencv(self, place: Place) -> Competitor:
-        """OpenCV's NMSBoxes or NMSBoxesBatched, which take (x, y, width, height)."""
+        """OpenCV's NMSBoxes and its relatives, which take (x, y, width, height)."""
         boxes, *others = self.tensors().values()
         sizes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         arrays = [sizes.double().numpy(), *(other.numpy() for other in others)]
+
+        def nms(cv2: Any) -> Any:
+            return cv2.dnn.NMSBoxes(*arrays, 0.0, self.threshold)
+
+        def batched_nms(cv2: Any) -> Any:
+            return cv2.dnn.NMSBoxesBatched(*arrays, 0.0, self.threshold)
+
+        def soft_nms(cv2: Any) -> Any:
+            kind = "LINEAR" if self.op == LINEAR else "GAUSSIAN"
+            method = getattr(cv2.dnn, f"SOFT_NMSMETHOD_SOFTNMS_{kind}")
+            options = {"top_k": 0, "sigma": SIGMA, "method": method}
+            return cv2.dnn.softNMSBoxes(*arrays, MIN_SCORE, self.threshold, **options)[1]
+
         if self.op == "batched_nms":
             arrays[2] = arrays[2].astype("int32")
-        name = {"nms": "NMSBoxes", "batched_nms": "NMSBoxesBatched"}[self.op]
+        if self.op in SOFT:
+            arrays[0] = arrays[0].astype("int32")
+        suppress = {"nms": nms, "batched_nms": batched_nms}.get(self.op, soft_nms)
 
         def call(cv2: Any) -> Tensor:
-            return torch.from_numpy(getattr(cv2.dnn, name)(*arrays, 0.0, self.threshold)).long()
+            return torch.from_numpy(suppress(cv2)).flatten().long()
 
         return engines.opencv(call, place)
 
@@ -190,11 +211,50 @@ class Problem:
         able = {
             "nms": peers.keys(),
             "batched_nms": {TORCHVISION, OPENCV},
-            "soft_nms": {OPENVINO},
+            LINEAR: {OPENCV},
+            GAUSSIAN: {OPENVINO, OPENCV},
         }[self.op]
         entries = {OURS: entry(self.tensors, self.ours)}
         entries |= {name: peer for name, peer in peers.items() if name in able}
         return Case(str(self), (Part("forward", ("forward",)),), entries, targets, quick)
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Overlaps of every box with every anchor."""
+
+    boxes: int
+    anchors: int
+
+    def __str__(self) -> str:
+        return f"box_iou {self.boxes} x {self.anchors}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns two lists of boxes [count, 4]."""
+        random = torch.Generator().manual_seed(0)
+        counts = {"boxes": self.boxes, "anchors": self.anchors}
+        return {name: clusters(count, random) for name, count in counts.items()}
+
+    def ours(self) -> Function:
+        """Our op."""
+        from deformops.ops import box_iou
+
+        return lambda of: box_iou(of["boxes"], of["anchors"])
+
+    def torchvision(self) -> Function:
+        """torchvision's composition of torch's ops."""
+        box_iou = engines.require("torchvision").ops.box_iou
+        return lambda of: box_iou(of["boxes"], of["anchors"])
+
+    def case(self, *, quick: bool = False) -> Case:
+        """Inference; engines have no such op."""
+        numbers = 4 * (self.boxes + self.anchors) + self.boxes * self.anchors
+        entries = {
+            OURS: entry(self.tensors, self.ours),
+            TORCHVISION: entry(self.tensors, self.torchvision),
+        }
+        parts = (Part("forward", ("forward",), Work.bytes(4 * numbers)),)
+        return Case(str(self), parts, entries, (NOT_BEHIND,), quick)
 
 
 ADVERSE = (identical, disjoint, giant, pile)
@@ -215,19 +275,29 @@ def _cases() -> list[Case]:
         quick = scene in (giant, pile)
         cases.append(Problem("nms", scene, 10_000, 0.5).case(NOT_BEHIND, quick=quick))
     cases.append(Problem("batched_nms", clusters, 20_000, 0.5).case(NOT_BEHIND, quick=True))
-    cases += [Problem("soft_nms", clusters, n, 1.0).case(quick=n == 1000) for n in (1000, 10_000)]
-    return cases
+    for count in (1000, 10_000):
+        # Of whole pixels: OpenCV takes no others for these.
+        for op, threshold in SOFT.items():
+            cases.append(Problem(op, whole_pixels, count, threshold).case(quick=count == 1000))
+    # A detector's boxes among themselves, and a photo's objects with the anchors of a pyramid.
+    return [*cases, Overlaps(1000, 1000).case(quick=True), Overlaps(20, 200_000).case()]
 
 
 SUITE = Suite(
     name="nms",
-    title="non-maximum suppression",
+    title="non-maximum suppression and overlaps",
     cases=_cases(),
-    warm_up=[Problem(op, clusters, 40, 0.5).case() for op in ("nms", "batched_nms", "soft_nms")],
+    warm_up=[
+        *(Problem(op, clusters, 40, 0.5).case() for op in ("nms", "batched_nms")),
+        *(Problem(op, whole_pixels, 40, above).case() for op, above in SOFT.items()),
+        Overlaps(30, 40).case(),
+    ],
     notes=(
         f"clusters: about {PER_OBJECT} boxes for each object; above: the overlap that drops a box",
         "torchvision, onnxruntime, opencv use one thread; openvino drops at the threshold itself",
         "opencv takes numbers in float64 and sizes in place of corners, made before it is timed",
-        f"soft_nms: Gaussian, down to a score of {MIN_SCORE:g}",
+        f"soft_nms: down to a score of {MIN_SCORE:g}; linear above the overlap that lowers a score "
+        "(opencv: at it, too); opencv takes whole pixels only",
+        "box_iou: torchvision's is composed of torch's ops",
     ),
 )

@@ -1,4 +1,4 @@
-"""RoI pooling: ours, torchvision, OpenVINO and ONNX Runtime.
+"""RoI pooling: ours, torchvision, OpenVINO, ONNX Runtime and samples taken by torch's own ops.
 
 These ops move bytes: the floor is a copy of as many as they read once and write once. Forward, that
 is input, boxes and offset in, output out; backward, the gradient of the output in, the gradients
@@ -14,20 +14,24 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import engines
 from ..case import OURS, Case, Competitor, Entry, Part, Suite, Target, Work
 from ..place import Place
-from ..torch_ops import Function, entry
+from ..torch_ops import Function, Tensors, entry
 
 TORCHVISION, OPENVINO, ONNXRUNTIME = "torchvision", "openvino", "onnxruntime"
-OURS_NHWC = "ours NHWC"
+OURS_NHWC, GRID_SAMPLE = "ours NHWC", "grid_sample"
 HEIGHT, WIDTH, STRIDE = 38, 50, 16
 BINS = 7
 SAMPLES, MOVED_SAMPLES = 2, 4  # on each axis of a bin
 OFFSET_SCALE = 0.1
 ONNX_OPSET = 16  # the last of which ONNX Runtime has both ops
+# Channels of deformable Faster R-CNN's boxes. With more, OpenVINO takes seconds and grid_sample
+# gigabytes.
+DCN_CHANNELS = 256
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,45 @@ class Problem:
         options = {"sampling_ratio": SAMPLES} if self.op.endswith("align") else {}
         return lambda of: pool(of["input"], of["boxes"], BINS, 1 / STRIDE, **options)
 
+    def grid_sample(self) -> Function:
+        """deform_roi_pool in torch's own ops: all samples of an image at once, then their means."""
+        size = torch.tensor([WIDTH, HEIGHT])
+        fractions = (
+            torch.arange(BINS)[:, None] + torch.arange(MOVED_SAMPLES) / MOVED_SAMPLES
+        ) / BINS
+
+        def function(of: Tensors) -> Tensor:
+            boxes = of["boxes"]
+            start = boxes[:, 1:3].round() / STRIDE - 0.5
+            extent = (boxes[:, 3:].round() + 1) / STRIDE - 0.5 - start
+            still = start[..., None, None] + fractions.to(boxes) * extent[..., None, None]
+            move = of["offset"] * OFFSET_SCALE * extent[..., None, None]
+            # [RoI, bin in y, sample in y, bin in x, sample in x], here and below.
+            x = still[:, 0, None, None] + move[:, 0, :, None, :, None]
+            y = still[:, 1, :, :, None, None] + move[:, 1, :, None, :, None]
+            points = torch.stack(torch.broadcast_tensors(x, y), -1)
+            inside = ((points >= -0.5) & (points <= size.to(points) - 0.5)).all(-1).to(x)
+            points = points * (2 / (size.to(points) - 1)) - 1
+            pooled = []
+            for number, image in enumerate(of["input"]):
+                chosen = boxes[:, 0] == number
+                grid, counted = points[chosen], inside[chosen]
+                samples = F.grid_sample(
+                    image[None],
+                    grid.reshape(1, -1, BINS * MOVED_SAMPLES, 2),
+                    padding_mode="border",
+                    align_corners=True,
+                ).reshape(-1, *counted.shape)
+                sums = (samples * counted).sum((3, 5))
+                pooled.append((sums / counted.sum((2, 4)).clamp(min=1)).transpose(0, 1))
+            return torch.cat(pooled)[boxes[:, 0].argsort(stable=True).argsort()]
+
+        return function
+
     def openvino(self, place: Place) -> Competitor:
         """OpenVINO's node for the op."""
+        if self.op == "deform_roi_pool":
+            return self._openvino_of_bins(place)
         nodes: dict[str, Callable[[Any, Any], Any]] = {
             "roi_pool": self._roi_pooling,
             "roi_align": self._roi_align,
@@ -153,19 +194,47 @@ class Problem:
             of["input"], of["boxes"], self.channels, BINS, 1 / STRIDE, 1, 1, "average"
         )
 
-    def _deformable_psroi_pooling(self, opset: Any, of: Any) -> Any:
+    def _deformable_psroi_pooling(self, opset: Any, of: Any, boxes_per_roi: int = 1) -> Any:
+        """The node; a RoI may be cut into so many boxes on each axis."""
+        bins = BINS // boxes_per_roi
         return opset.deformable_psroi_pooling(
             of["input"],
             of["boxes"],
             self.channels,
-            1 / STRIDE,
-            BINS,
+            1 / (STRIDE * boxes_per_roi),
+            bins,
             spatial_bins_x=MOVED_SAMPLES,
             spatial_bins_y=MOVED_SAMPLES,
-            trans_std=OFFSET_SCALE,
-            part_size=BINS,
+            trans_std=OFFSET_SCALE * boxes_per_roi,
+            part_size=bins,
             offsets=of["offset"],
         )
+
+    def _openvino_of_bins(self, place: Place) -> Competitor:
+        """deform_roi_pool by OpenVINO's DeformablePSROIPooling of one bin: every bin is a box.
+
+        Bins of whole pixels of the image begin and end at whole sevenths of a pixel. The output is
+        ours with its channels last.
+        """
+        boxes, bins = self.boxes(), BINS**2
+        low, high = boxes[:, None, 1:3], boxes[:, None, 3:]
+        axis = torch.arange(float(BINS))
+        extent = high + 1 - low  # of a bin, in sevenths
+        start = BINS * low + extent * torch.cartesian_prod(axis, axis).flip(1)  # x before y
+        image = boxes[:, None, :1].expand(-1, bins, 1)
+        tensors = self.tensors()
+        tensors["boxes"] = torch.cat([image, start, start + extent - 1], 2).flatten(0, 1)
+        offset = tensors["offset"].flatten(2).transpose(1, 2)
+        tensors["offset"] = offset.reshape(-1, 2, 1, 1).contiguous()
+
+        def build(opset: Any, of: Any) -> Any:
+            return self._deformable_psroi_pooling(opset, of, BINS)
+
+        def read(output: Tensor) -> Tensor:
+            output = output.reshape(self.rois, BINS, BINS, self.channels)
+            return output.permute(0, 3, 1, 2).clone()
+
+        return engines.openvino(build, tensors, place, read=read)
 
     def onnxruntime(self, place: Place) -> Competitor:
         """ONNX's MaxRoiPool or RoiAlign."""
@@ -196,13 +265,13 @@ class Problem:
         return engines.onnxruntime(node, tensors, constants, shape, place, opset=ONNX_OPSET)
 
     def peers(self) -> set[str]:
-        """Who has the op, in these semantics."""
+        """Who has the op, in these semantics, and can be waited for."""
         return {
             "roi_pool": {TORCHVISION, OPENVINO, ONNXRUNTIME},
             "roi_align": {TORCHVISION, OPENVINO, ONNXRUNTIME},
             "ps_roi_pool": {TORCHVISION if self.semantics == "torchvision" else OPENVINO},
             "ps_roi_align": {TORCHVISION},
-            "deform_roi_pool": set(),
+            "deform_roi_pool": {OPENVINO, GRID_SAMPLE} if self.channels <= DCN_CHANNELS else set(),
             "deform_ps_roi_pool": {OPENVINO},
         }[self.op]
 
@@ -215,6 +284,7 @@ def forward_case(problem: Problem, *targets: Target, quick: bool = False) -> Cas
         TORCHVISION: made(problem.torchvision),
         OPENVINO: Entry(problem.openvino),
         ONNXRUNTIME: Entry(problem.onnxruntime),
+        GRID_SAMPLE: made(problem.grid_sample),
         OURS_NHWC: made(problem.ours, channels_last=True),
     }
     parts = (Part("forward", ("forward",), problem.work()),)
@@ -227,6 +297,7 @@ def training_case(problem: Problem, *targets: Target, quick: bool = False) -> Ca
     entries = {
         OURS: made(problem.ours),
         TORCHVISION: made(problem.torchvision),
+        GRID_SAMPLE: made(problem.grid_sample),
         OURS_NHWC: made(problem.ours, channels_last=True),
     }
     parts = (Part("backward", ("backward",), problem.work(backward=True)),)
@@ -274,10 +345,14 @@ def _cases() -> list[Case]:
         sizes = [(rois, batch, channels) for batch in (1, 8) for rois in (300, 2000)]
         if "ps_" in op:
             sizes.append((300, 1, 8))
+        if op == "deform_roi_pool":
+            sizes.append((128, 1, DCN_CHANNELS))
         for size in sizes:
-            problem, quick = Problem(op, *size, semantics), size == sizes[0]
+            problem = Problem(op, *size, semantics)
+            quick = size == sizes[0]
+            looked_at = quick or size[2] == DCN_CHANNELS
             cases += [
-                forward_case(problem, *FORWARD.get(name, ()), quick=quick),
+                forward_case(problem, *FORWARD.get(name, ()), quick=looked_at),
                 training_case(problem, *BACKWARD.get(name, ()), quick=quick),
             ]
     return cases
@@ -300,5 +375,8 @@ SUITE = Suite(
         f"aligned: {SAMPLES}x{SAMPLES} samples a bin; deformable: {MOVED_SAMPLES}x{MOVED_SAMPLES}",
         "ours NHWC: channels_last input; openvino, onnxruntime: forward only, output buffer reused",
         "ps_roi_pool is two ops: OpenVINO has R-FCN's, torchvision one of its own",
+        "deform_roi_pool: no peer has the op. openvino: its DeformablePSROIPooling of one bin, of "
+        f"{BINS}x{BINS} boxes for each RoI, made before it is timed; grid_sample: the same samples "
+        f"and means in torch's own ops; both up to {DCN_CHANNELS} channels",
     ),
 )
