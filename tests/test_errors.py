@@ -207,7 +207,12 @@ BAD: list[Bad] = [
     *(
         Bad(op, "offset", Zeros((2, channels, 5, 7)), ValueError, ("group", "4", str(groups)))
         for op in SAMPLED
-        for channels, groups in ((36, 3), (11, 0), (0, 0), (12 * 8, 8))
+        for channels, groups in ((36, 3), (12 * 8, 8))
+    ),
+    *(
+        Bad(op, name, Zeros((2, channels, 5, 7)), ValueError, ("group",))
+        for op in SAMPLED
+        for name, channels in (("offset", 11), ("offset", 0), ("mask", 5))
     ),
     *(
         row
@@ -409,6 +414,15 @@ CPP_NAMES = {
     "complex64": "ComplexFloat",
     "meta": "another device",
 }
+
+
+@pytest.mark.parametrize(("name", "channels", "least"), [("offset", 17, 18), ("mask", 8, 9)])
+def test_too_few_channels_for_the_taps(name: str, channels: int, least: int) -> None:
+    given: dict[str, Tensor] = {"offset": torch.zeros(1, 18, 7, 7)}
+    given[name] = torch.zeros(1, channels, 7, 7)
+    says = rf"{name}: expected .* at least the {least} channels of .* got \[1, {channels}, 7, 7\]"
+    with pytest.raises(ValueError, match=says):
+        deformops.deform_conv2d(torch.zeros(1, 4, 9, 9), weight=torch.zeros(4, 4, 3, 3), **given)
 
 
 @pytest.mark.parametrize("bad", RAW, ids=str)

@@ -99,6 +99,27 @@ def test_offset_groups_have_to_divide_channels(pack: Any, offset_groups: int) ->
         pack(4, 4, 3, offset_groups=offset_groups)
 
 
+@pytest.mark.parametrize("layer", [DeformConv2d, *PACKS])
+@pytest.mark.parametrize(
+    ("name", "value"), [("kernel_size", 0), ("stride", (1, 0)), ("padding", -1), ("dilation", 0)]
+)
+def test_windows_are_checked_at_once(layer: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{layer.__name__}: {name}: expected integers >= [01]"):
+        layer(4, 4, **{"kernel_size": 3, name: value})
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_packs_say_what_they_expect(pack: Any) -> None:
+    """Of an image without a batch, too, which torch's own convolution takes."""
+    layer = pack(4, 6, 3)
+    for size in ((4, 9, 9), (2, 3, 9, 9)):
+        expected = rf"{pack.__name__}: input: expected shape \[N, 4, H, W\], got \[{size[0]}, "
+        with pytest.raises(ValueError, match=expected):
+            layer(torch.zeros(size))
+    with pytest.raises(TypeError, match=r"input: expected a tensor .* got str"):
+        layer("photo")
+
+
 # --- packs: mmcv's --------------------------------------------------------------------------------
 
 

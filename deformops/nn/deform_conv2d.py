@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deformops.nn._zero import ZeroConv2d
 from deformops.ops import deform_conv2d
+from deformops.ops._checks import Checks
 from deformops.ops._sampling import pair
 
 
@@ -33,7 +34,7 @@ class DeformConv2d(nn.Module):
         dtype: their type.
 
     Raises:
-        ValueError: `groups` does not divide both numbers of channels.
+        ValueError: `groups` does not divide both numbers of channels, or a number is too small.
     """
 
     def __init__(
@@ -65,6 +66,9 @@ class DeformConv2d(nn.Module):
         self.stride = pair("stride", stride)
         self.padding = pair("padding", padding)
         self.dilation = pair("dilation", dilation)
+        checks = Checks(type(self).__name__)
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            checks.pair(name, getattr(self, name), least)
         self.groups = groups
         self.border = border
         self.kink = kink
@@ -201,6 +205,22 @@ class _PredictingDeformConv2d(DeformConv2d):
             paddings.append(padding)
         return paddings[0], paddings[1]
 
+    def predict(self, input: Tensor) -> Tensor:
+        """What `conv_offset` says of [N, C, H, W]: [N, per_tap * offset_groups * kH * kW, oH, oW].
+
+        Raises:
+            TypeError: the input is no tensor.
+            ValueError: it is of another shape.
+        """
+        # torch's convolution takes an image without a batch, too, and names no argument.
+        name, expected = f"{type(self).__name__}: input", f"[N, {self.in_channels}, H, W]"
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}: expected a tensor {expected}, got {type(input).__name__}")
+        if input.dim() != 4 or input.shape[1] != self.in_channels:
+            raise ValueError(f"{name}: expected shape {expected}, got {list(input.shape)}")
+        prediction: Tensor = self.conv_offset(input)
+        return prediction
+
     def reset_parameters(self) -> None:
         """Initialises the kernel as `torch.nn.Conv2d` does, the predicting one with zeros."""
         super().reset_parameters()
@@ -248,7 +268,7 @@ class DeformConv2dPack(_PredictingDeformConv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """[N, C, H, W] to [N, O, oH, oW]."""
-        return super().forward(input, self.conv_offset(input))
+        return super().forward(input, self.predict(input))
 
 
 class ModulatedDeformConv2dPack(_PredictingDeformConv2d):
@@ -282,5 +302,5 @@ class ModulatedDeformConv2dPack(_PredictingDeformConv2d):
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """[N, C, H, W] to [N, O, oH, oW]."""
         taps = self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
-        offset, mask = self.conv_offset(input).split([2 * taps, taps], dim=1)
+        offset, mask = self.predict(input).split([2 * taps, taps], dim=1)
         return super().forward(input, offset, mask.sigmoid())

@@ -175,10 +175,15 @@ class Checks:
             like: and its tensor.
             groups: the number of groups where neither offset nor mask tells.
         """
-        if offset is not None:
-            self.tensor("offset", offset, _OFFSET)
-        if mask is not None:
-            self.tensor("mask", mask, _MASK)
+        for name, value, layout, numbers in (
+            ("offset", offset, _OFFSET, 2),
+            ("mask", mask, _MASK, 1),
+        ):
+            if value is not None:
+                self.tensor(name, value, layout)
+                least = numbers * kernel_size[0] * kernel_size[1]
+                expected = f"{layout} with at least the {least} channels of one offset group"
+                self.require(value.shape[1] >= least, name, expected, list(value.shape))
         groups = count_groups(offset, mask, kernel_size, groups)
         source = "offset_groups" if offset is None and mask is None else "mask"
         source = "offset" if offset is not None else source
