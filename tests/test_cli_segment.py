@@ -148,11 +148,12 @@ def test_progress_on_a_terminal(
 
 BAD = {
     "photo": (["PHOTO", "no.jpg"], "no.jpg cannot be read as a photo"),
-    "weights": (["--weights", "no.pt"], r"no\.pt"),
+    "weights": (["--weights", "no.pt"], r"segment: no\.pt: No such file"),
     "overlap": (["--tile", "64", "--overlap", "64"], "--overlap: expected 0 up to less than"),
+    "tile": (["--tile", "0"], "--tile: expected at least 1, got 0"),
     "labels": (["--labels", "labels.jpg"], "--labels: expected a name ending in .png"),
     "output": (["-o", "no/such/out.png"], "no/such is no folder"),
-    "kind": (["-o", "OUT.nonsense"], "cannot be written"),
+    "kind": (["-o", "OUT.nonsense"], r"cannot be written: expected a name .* got \.nonsense"),
     "iterations": (["--iterations", "-2"], "--iterations: expected 0 or more"),
     "bandwidth": (["--crf", "--gaussian", "0", "3"], "sigma"),
 }

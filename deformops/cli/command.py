@@ -44,5 +44,8 @@ class Command:
         except BrokenPipeError:
             raise  # Nobody listens any more, which is no mistake: the program ends quietly.
         except (ValueError, OSError, ArithmeticError) as error:
-            print(f"deformops {self.name}: {error}", file=sys.stderr)
+            text: object = error
+            if isinstance(error, OSError) and error.filename is not None and error.strerror:
+                text = f"{error.filename}: {error.strerror}"
+            print(f"deformops {self.name}: {text}", file=sys.stderr)
             return 1

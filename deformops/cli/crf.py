@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what can be wrong with the options, before anything is read."""
+    from deformops.cli.output import check_picture  # it takes Pillow, which may be missing
+
     if not 0 < arguments.confidence < 1:
         raise ValueError(
             f"--confidence: expected a number between 0 and 1, got {arguments.confidence}"
@@ -141,8 +143,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() != ".png":
         raise ValueError(f"--output: expected a name ending in .png, got {arguments.output}")
     for file in (arguments.output, arguments.overlay):
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"{file.parent} is no folder to write to")
+        if file is not None:
+            check_picture(file)
 
 
 def _fail(text: str) -> int:

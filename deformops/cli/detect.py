@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what can be wrong with the options, before anything is read."""
+    from deformops.cli.output import check_picture  # it takes Pillow, which may be missing
+
     if not 0 <= arguments.min_score < 1:
         raise ValueError(
             f"--min-score: expected a number from 0 to below 1, got {arguments.min_score}"
@@ -58,8 +60,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--top: expected at least 1, got {arguments.top}")
     if arguments.output is None:
         arguments.output = Path(f"{arguments.photo.stem}-boxes.png")
-    if not arguments.output.parent.is_dir():
-        raise ValueError(f"{arguments.output.parent} is no folder to write to")
+    check_picture(arguments.output)
 
 
 run = Command("detect", check, "deformops.cli.detection", "detect")

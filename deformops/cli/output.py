@@ -11,6 +11,21 @@ from PIL import Image
 from deformops.pictures import PictureError
 
 
+def check_picture(file: Path) -> None:
+    """Asks, before any work, whether a picture can have this name.
+
+    Raises:
+        PictureError: its folder is missing, or its ending names no kind that Pillow writes.
+    """
+    if not file.parent.is_dir():
+        raise PictureError(f"{file.parent} is no folder to write to")
+    if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
+        raise PictureError(
+            f"{file} cannot be written: expected a name ending in .png, .jpg or another kind of "
+            f"picture, got {file.suffix or 'none'}"
+        )
+
+
 def save_picture(picture: Image.Image, file: Path) -> None:
     """Writes a picture, of the kind that its name says, and tells of it.
 

@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what can be wrong with the options, before anything is read."""
+    from deformops.cli.output import check_picture  # it takes Pillow, which may be missing
+
+    if arguments.tile < 1:
+        raise ValueError(f"--tile: expected at least 1, got {arguments.tile}")
     if not 0 <= arguments.overlap < arguments.tile:
         raise ValueError(
             f"--overlap: expected 0 up to less than the tile's {arguments.tile}, got "
@@ -68,8 +72,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.labels is not None and arguments.labels.suffix.lower() != ".png":
         raise ValueError(f"--labels: expected a name ending in .png, got {arguments.labels}")
     for file in (arguments.output, arguments.labels):
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"{file.parent} is no folder to write to")
+        if file is not None:
+            check_picture(file)
 
 
 run = Command("segment", check, "deformops.cli.segmentation", "segment")

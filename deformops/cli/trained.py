@@ -34,7 +34,9 @@ def trained(
     try:
         network = kind.of(state["network"])
     except ValueError as error:
-        raise ValueError(f"{file}: expected a checkpoint of {command}: {error}") from error
+        raise ValueError(
+            f"{file}: expected a checkpoint of {command}, got another one: {error}"
+        ) from error
     net = network.build()
     try:
         net.load_state_dict(state["model"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from torch import nn
@@ -41,10 +41,13 @@ class NetworkDescription(ABC):
         Raises:
             ValueError: the checkpoint has something else.
         """
+        others = set(state) - {one.name for one in fields(cls)}
+        if others:
+            raise ValueError(f"it describes no {cls.__name__}, but has {', '.join(sorted(others))}")
         try:
             return cls(**{**state, "class_names": tuple(state["class_names"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the checkpoint describes no {cls.__name__}: {error}") from error
+            raise ValueError(f"it describes no {cls.__name__}: {error}") from error
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
