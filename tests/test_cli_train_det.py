@@ -20,7 +20,10 @@ from deformops.__main__ import main
 from deformops.cli import alternation
 from deformops.training.checkpoint import load
 from deformops.training.detection.alternation import make_proposals
+from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.network import DetectionNetwork
+from deformops.training.detection.scenes import Scenes
+from deformops.training.detection.statistics import box_statistics
 from deformops.training.detection.trainer import DetectionTrainer
 from tests.detection_data import write_voc
 
@@ -164,6 +167,34 @@ def test_alternate(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(weights(data, "again.pt"), weights(data, "net.pt"))
 
 
+@pytest.mark.parametrize("fourth", ["py-faster-rcnn", "matlab"])
+def test_measured_code(fourth: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file says by what its head's boxes are divided: those of the proposals it learned."""
+    words = [*RESIDUAL, "--schedule", "alternate", "--step4", fourth]
+    measured = [*words, "--box-code", "measured"]
+    assert train(data, *measured, "--val", "test") == 0
+    text = capsys.readouterr().out
+    files = [*(f"net.step{step}.pt" for step in range(1, 5)), "net.pt"]
+    codes = [load(data.parent / file)["network"]["box_code"] for file in files]
+    assert codes[0] is None
+    assert codes[1] == codes[2]
+    assert codes[3] == codes[4]
+    scenes = [
+        Scenes(AnnotatedPhotos.of(data, "train"), load(data.parent / file)["proposals"])
+        for file in ("net.proposals1.pt", "net.proposals3.pt")
+    ]
+    settings = DetectionNetwork.of(load(data.parent / "net.step1.pt")["network"]).build().settings
+    first, second = (box_statistics(one, settings) for one in scenes)
+    assert first != second
+    assert codes[1] == first
+    assert codes[3] == (first if fourth == "matlab" else second)
+    assert main(["eval-det", str(data), "--weights", str(data.parent / "net.pt")]) == 0
+    assert text[text.index("AP ") :] in capsys.readouterr().out
+    assert train(data, *measured, "--resume") == 0
+    assert train(data, *words, "--resume") == 1
+    assert "net.step2.pt has another network" in capsys.readouterr().err
+
+
 def test_scores_at_the_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are those of eval-det; classes go by the order that a file names them in."""
     (data / "names.txt").write_text("wheel\ncell\n")
@@ -248,6 +279,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "rois": (["--rois", "-1"], "--rois: expected 0 or more, got -1"),
     "output": (["-o", "no/such/net.pt"], "no/such is no folder"),
     "lr": (["--lr", "1e30"], "the loss is .* smaller learning rate"),
+    "code": (["--box-code", "measured"], "measured: expected --schedule alternate, got joint"),
     "stages": (
         ["--net", "class-aware-rpn-vgg16", "--schedule", "alternate"],
         "net: expected a detector of two stages",

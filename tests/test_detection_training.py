@@ -27,6 +27,7 @@ from deformops.training.detection.augmentation import fitting_scale, resized, si
 from deformops.training.detection.data import AnnotatedPhotos
 from deformops.training.detection.network import DetectionNetwork
 from deformops.training.detection.scenes import Scene, Scenes, Variation, proposals_of
+from deformops.training.detection.statistics import box_statistics
 from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
 from deformops.training.optimizer import detector_groups
 from tests.detection_data import write_voc
@@ -110,6 +111,43 @@ def test_description() -> None:
         DetectionNetwork("rfcn-zf", ("cell",), settings={"anchor": 1}).build()
     with pytest.raises(ValueError, match="size: expected the shorter side"):
         DetectionNetwork("rfcn-zf", ("cell",), size=(600, 500))
+
+
+def test_description_of_a_code(tmp_path: Path) -> None:
+    """Means and deviations go through a file, to the coder of boxes seen from proposals alone."""
+    code = (((0.0,) * 4, (0.5, 0.0, 0.25, 0.0)), ((1.0,) * 4, (0.1, 0.2, 0.3, 0.4)))
+    network = DetectionNetwork("faster-rcnn-zf", ("cell",), {"width": 0.05}, box_code=code)
+    save(tmp_path / "net.pt", {"network": network.state()})
+    read = DetectionNetwork.of(load(tmp_path / "net.pt")["network"])
+    assert read == network
+    settings, usual = read.build().settings, replace(network, box_code=None).build().settings
+    assert (settings.roi_coder.means, settings.roi_coder.stds) == code
+    assert settings == replace(
+        usual, roi_coder=replace(usual.roi_coder, means=code[0], stds=code[1])
+    )
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_box_statistics(mirror: bool, photos: AnnotatedPhotos) -> None:
+    """Objects and proposals that overlap them by half or more count, one by one."""
+    near = [[4.0, 6, 25, 28], [2, 4, 23, 25], [40, 30, 60, 45], [6, 9, 22, 27]]
+    proposals = [torch.tensor(near), torch.zeros(0, 4)]
+    settings = tiny().settings
+    means, stds = box_statistics(Scenes(photos, proposals), settings, mirror=mirror)
+    codes = []
+    for x1, y1, x2, y2 in [[4, 6, 23, 25], *near[:2], near[3]]:
+        for side in (1, -1) if mirror else (1,):
+            width, height = x2 - x1 + 1, y2 - y1 + 1
+            along = side * ((4 + 23) / 2 - (x1 + x2) / 2) / width
+            down = ((6 + 25) / 2 - (y1 + y2) / 2) / height
+            codes.append([along, down, np.log(20 / width), np.log(20 / height)])
+    codes += [[0.0] * 4] * (2 if mirror else 1)  # The object of the second photo.
+    np.testing.assert_allclose(means[1], np.mean(codes, axis=0), atol=6e-5)
+    np.testing.assert_allclose(stds[1], np.std(codes, axis=0), atol=6e-5)
+    # Of wheels there is but the object: nothing differs.
+    assert (means[2], stds[2]) == ((0.0,) * 4, settings.roi_coder.stds)
+    with pytest.raises(ValueError, match="expected proposals"):
+        box_statistics(Scenes(photos), settings)
 
 
 def test_variation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from deformops.training.detection import (
     DetectionTrainer,
     Scenes,
     beginning,
+    box_statistics,
     four_steps,
     make_proposals,
 )
@@ -53,11 +55,17 @@ def alternate(
     before: dict[str, Tensor] = {}
     proposals: list[Tensor] | None = None
     for step, own in enumerate(four_steps(recipe), 1):
+        scenes = Scenes(photos, proposals)
+        # A head that begins as another one was left keeps its code, too.
+        new_head = step == 2 or (step == 4 and arguments.step4 != "matlab")
+        if arguments.box_code == "measured" and new_head:
+            code = box_statistics(scenes, net.settings, mirror=own.variation.mirror)
+            network = replace(network, box_code=code)
         net = network.build()
         net.load_state_dict(beginning(step, initial, before, net, arguments.step4))
         trainer = DetectionTrainer(
             net,
-            Scenes(photos, proposals),
+            scenes,
             own,
             processes=session.processes,
             workers=arguments.workers,

@@ -58,7 +58,7 @@ examples:
       --iterations 70000 --drops 0.714 --parts 2
   and in four steps, each photo a step:
     deformops train-det voc -o zf.pt --net faster-rcnn-zf --weights zf.caffemodel \\
-      --schedule alternate --iterations 80000 --batch 1
+      --schedule alternate --box-code measured --iterations 80000 --batch 1
 """
 
 #: Options that are numbers of `DetectorSettings`, and those whose first number is of training.
@@ -145,6 +145,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: py-faster-rcnn)",
     )
     learning.add_argument(
+        "--box-code",
+        choices=("fixed", "measured"),
+        default="fixed",
+        help="what boxes of heads are divided by in the four steps: 0.1 0.1 0.2 0.2, or, less "
+        "their mean, the deviation of each class over the proposals, as py-faster-rcnn's four "
+        "steps do it (default: fixed)",
+    )
+    learning.add_argument(
         "--drops",
         type=float,
         nargs="*",
@@ -207,6 +215,8 @@ def check(arguments: argparse.Namespace) -> None:
     first = beside(arguments.output, "step1")
     if arguments.schedule == "alternate" and first.exists() and not arguments.resume:
         raise ValueError(f"{first} is there already: --resume to go on with it, or another name")
+    if arguments.box_code == "measured" and arguments.schedule != "alternate":
+        raise ValueError("--box-code measured: expected --schedule alternate, got joint")
     check_running(arguments)
 
 

@@ -19,6 +19,7 @@ from deformops.training.detection.inference import DetectionPredictor, evaluate_
 from deformops.training.detection.network import DetectionNetwork
 from deformops.training.detection.scenes import Scene, Scenes, Variation
 from deformops.training.detection.scores import CocoScores, DetectionScores
+from deformops.training.detection.statistics import box_statistics
 from deformops.training.detection.trainer import DetectionRecipe, DetectionTrainer
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Scenes",
     "Variation",
     "beginning",
+    "box_statistics",
     "evaluate_detector",
     "fitting_scale",
     "four_steps",

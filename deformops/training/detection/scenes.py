@@ -71,10 +71,14 @@ class Scenes:
 
     def __getitem__(self, number: int) -> tuple[Tensor, Scene]:
         """A photo [3, H, W] uint8, and what is known of it."""
-        photo, objects = self.photos[number]
+        return self.photos[number][0], self.scene(number)
+
+    def scene(self, number: int) -> Scene:
+        """What is known of a photo, which is not read."""
+        objects = self.photos.objects(number)
         kept = ~(objects.difficult | objects.crowd)
         proposals = None if self.proposals is None else self.proposals[number]
-        return photo, Scene(objects.boxes[kept], objects.labels[kept], proposals)
+        return Scene(objects.boxes[kept], objects.labels[kept], proposals)
 
 
 @dataclass(frozen=True)
