@@ -130,12 +130,14 @@ def test_description_of_a_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_box_statistics(mirror: bool, photos: AnnotatedPhotos) -> None:
     """Objects and proposals that overlap them by half or more count, one by one."""
-    near = [[4.0, 6, 25, 28], [2, 4, 23, 25], [40, 30, 60, 45], [6, 9, 22, 27]]
+    near: list[list[float]]
+    near = [[4, 6, 25, 28], [2, 4, 23, 25], [40, 30, 60, 45], [6, 9, 22, 27]]
     proposals = [torch.tensor(near), torch.zeros(0, 4)]
     settings = tiny().settings
     means, stds = box_statistics(Scenes(photos, proposals), settings, mirror=mirror)
     codes = []
-    for x1, y1, x2, y2 in [[4, 6, 23, 25], *near[:2], near[3]]:
+    counted: list[list[float]] = [[4, 6, 23, 25], *near[:2], near[3]]
+    for x1, y1, x2, y2 in counted:
         for side in (1, -1) if mirror else (1,):
             width, height = x2 - x1 + 1, y2 - y1 + 1
             along = side * ((4 + 23) / 2 - (x1 + x2) / 2) / width
