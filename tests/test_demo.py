@@ -224,6 +224,19 @@ def test_blocks_have_their_most_frequent_label() -> None:
     assert (blocks[:, 24:] == 5).all()
 
 
+def test_labels_have_their_name_on_them() -> None:
+    labels = torch.zeros(90, 120, dtype=torch.int64)
+    labels[10:80, 5:30], labels[40:50, 100:110] = 1, 3
+    tags: dict[str, tuple[int, int]] = {}
+
+    class Axes:
+        def text(self, x: int, y: int, name: str, **_: object) -> None:
+            tags[name] = (y, x)
+
+    refine._tags(labels, ["background", "bar", "nothing", "box"])(Axes())
+    assert {name: int(labels[place]) for name, place in tags.items()} == {"bar": 1, "box": 3}
+
+
 def test_the_border_is_not_counted() -> None:
     labels = torch.zeros(20, 20, dtype=torch.int64)
     labels[10, 10] = 3

@@ -34,7 +34,7 @@ Writes eight pictures, and prints figures beside each:
   roi-pooling.png           boxes of the warped photo, pooled in place and with moved bins
   refine.png                a dense CRF refines a mask of blocks
 
-The last, depth and strides need no photo.
+strides-and-holes, depth and refine are the same for every photo: refine needs a true mask.
 It takes about half a minute. torchvision and pydensecrf are timed beside it where installed.
 
 examples:

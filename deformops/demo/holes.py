@@ -88,7 +88,8 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             on_paper(_signed(subsampled[middle] / scale), filled[middle].numpy()),
             "Subsample, filter, deal back",
             f"Every {RATE}nd pixel on both axes has an answer: "
-            f"{float(filled.double().mean()):.0%} of all.",
+            f"{float(filled.double().mean()):.0%} of all. "
+            "Red: it gets brighter to the right; blue: darker.",
         ),
         Panel(
             _signed(atrous[middle] / scale),

@@ -52,7 +52,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
     say("reach: how many pixels three neighbouring cells behind a pool of 3 show")
     say(f"  stride 2  {sizes[0]}; without it {sizes[1]}; without it, with holes {sizes[2]}")
     panels = [
-        Panel(_blank(4, 1.2), f"{heading}: {size}", tells.format(size=size), _diagram(stack))
+        Panel(_blank(4, 1.2), f"{heading}: {size} pixels", tells.format(size=size), _diagram(stack))
         for (heading, stack), tells, size in zip(STACKS.items(), TELLS, sizes, strict=True)
     ]
     compose(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def show(photo: Tensor, output: Path, say: Callable[[str], None]) -> None:
             "A coarse mask",
             f"The true mask in blocks of {BLOCK} x {BLOCK} pixels, each with its most frequent "
             f"label, as after the strides of a network. Mean IoU {before:.1%}.",
+            _tags(blocky, names),
         ),
         Panel(
             _painted(refined, pixels),
@@ -187,3 +188,20 @@ def _image(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 def _painted(labels: Tensor, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return _image(np.asarray(LabelMap(labels.numpy(), voc_colors()).over(pixels)))
+
+
+def _tags(labels: Tensor, names: Sequence[str]) -> Callable[[Any], None]:
+    """Draws the name of each label but the background where most of it is."""
+
+    def draw(axes: Any) -> None:
+        for label in labels.unique().tolist():
+            if label == 0:
+                continue
+            mask = (labels == label).float()[None, None]
+            around = F.avg_pool2d(mask, 2 * BLOCK + 1, 1, BLOCK)[0, 0]
+            y, x = divmod(int((around * mask[0, 0]).argmax()), labels.shape[1])
+            box = {"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0}
+            style = {"fontsize": 7.5, "color": "white", "ha": "center", "va": "center"}
+            axes.text(x, y, names[label], bbox=box, **style)
+
+    return draw
