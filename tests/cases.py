@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 HALVES = (torch.bfloat16, torch.float16)
 
-LAYOUTS = ("contiguous", "channels_last", "permuted", "strided", "expanded")
+LAYOUTS = ("contiguous", "channels_last", "permuted", "strided", "cropped", "expanded")
 
 
 def arrange(tensor: Tensor, layout: str) -> Tensor:
@@ -40,6 +40,10 @@ def arrange(tensor: Tensor, layout: str) -> Tensor:
         apart = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"))
         apart[..., ::2] = tensor
         return apart[..., ::2]
+    if layout == "cropped":
+        wider = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 2), float("nan"))
+        wider[..., 1:-1] = tensor
+        return wider[..., 1:-1]
     return tensor.contiguous()
 
 

@@ -305,9 +305,13 @@ def test_winograd(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf, 3e38])
 @pytest.mark.parametrize("place", [0, 1], ids=["input", "weight"])
 def test_winograd_and_what_is_not_finite(number: float, place: int) -> None:
-    """What would spread over a tile, or overflow in one, makes the result that of "direct"."""
+    """What would spread over a tile, or overflow in one, makes the result that of "direct".
+
+    In the last image, or in the middle of a block of output channels: it is enough that one number
+    of a vector is not finite.
+    """
     tensors, window = make_winograd("tiles of 4")
-    tensors[place][0, 3, 1, 2] = number
+    tensors[place][(2, 37)[place], 3, 1, 2] = number
     got, want = (winograd(tensors, window, allow=allow) for allow in (True, False))
     torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
     exact: list[Any] = [tensor.double() for tensor in tensors]
@@ -326,6 +330,7 @@ def test_winograd_and_an_infinite_bias() -> None:
     assert got[:, 5].isinf().all()
     assert got[:, :5].isfinite().all()
     assert got[:, 6:].isfinite().all()
+    assert not torch.equal(got, winograd(tensors, window, allow=False))  # nothing is done twice
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -365,9 +370,12 @@ def test_winograd_in_transforms_is_direct() -> None:
 CHOICES = {
     "many channels": ((128, 128, (24, 24), 2), True),
     "few channels": ((120, 128, (24, 24), 2), False),
+    "few filters": ((128, 120, (24, 24), 2), False),
     "few for so many": ((640, 128, (24, 24), 2), False),
     "few tiles": ((128, 128, (16, 16), 1), False),
     "maps of one pixel": ((128, 128, (24, 24), 20), False),
+    # 2.25 times fewer products for tiles of 3, the cut off ones counted, if no tap were outside
+    "maps of five pixels": ((128, 128, (30, 30), 6), False),
 }
 
 
@@ -390,6 +398,24 @@ def test_auto_is_the_fastest(name: str) -> None:
             for algorithm in ("winograd", "direct")
         )
         assert torch.equal(auto, direct)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_auto_is_direct_in_other_types_and_in_groups(groups: int) -> None:
+    dtype = torch.float64 if groups == 1 else torch.float32
+    image = torch.randn(1, groups * 128, 24, 24, dtype=dtype)
+    weight = torch.randn(groups * 128, 128, 3, 3, dtype=dtype)
+    window: dict[str, Any] = {"padding": 2, "dilation": 2, "groups": groups}
+    assert torch.equal(
+        deformops.atrous_conv2d(image, weight, **window), F.conv2d(image, weight, **window)
+    )
+
+
+@pytest.mark.parametrize("options", [{"dilation": 0}, {"dilation": 20}, {"padding": -1}])
+def test_choosing_leaves_errors_to_checks(options: dict[str, int]) -> None:
+    """So many channels that the number of tiles is asked for."""
+    with pytest.raises(ValueError, match=r"atrous_conv2d: "):
+        deformops.atrous_conv2d(torch.zeros(1, 128, 24, 24), torch.zeros(128, 128, 3, 3), **options)
 
 
 @given(

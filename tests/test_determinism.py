@@ -125,6 +125,15 @@ def test_threads_do_not_change_bits(threads: Threads, dtype: torch.dtype, shape:
             assert_same_bits(everything(case, raw), want, f"{count} threads")
 
 
+def test_more_threads_than_pixels(threads: Threads) -> None:
+    """So many products that all threads take part, and fewer pixels than threads."""
+    case = make_case(GEOMETRY, input_size=(1, 1), group_channels=600, group_out_channels=600)
+    with threads(1):
+        want = everything(case, torch.ops.deformops)
+    with threads(5):
+        assert_same_bits(everything(case, torch.ops.deformops), want, "5 threads")
+
+
 @pytest.mark.parametrize("name", POOLINGS)
 def test_threads_do_not_change_bits_of_poolings(
     threads: Threads, dtype: torch.dtype, name: str
