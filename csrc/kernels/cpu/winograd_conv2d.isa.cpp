@@ -8,7 +8,7 @@
 // for Convolutional Neural Networks, 2016.) On both axes that is a tile of pixels, and the sum over
 // channels is one matrix product for each of its places.
 //
-// What the transforms multiply up and cancel costs accuracy: errors are about six times those of
+// What the transforms multiply up and cancel costs accuracy: errors are about ten times those of
 // the direct sum, relative to the largest numbers that a tile sees. A number that is not finite, or
 // one that overflows, would reach all outputs of its tile; then nothing of this result is of use.
 //
