@@ -292,7 +292,7 @@ def test_the_picture_of_a_network_of_mine(
     assert main(["look", model, "photo.png", "--at", "20,10", "50,30", "-o", "out.png"]) == 0
     text = capsys.readouterr().out
     assert "small sees photo.png as 60 x 40 pixels" in text
-    assert "at 20,10:\n  unit        row 5, column 10 of 3, at 20,10" in text
+    assert "at 20,10:\n  unit        row 5, column 10 of layer 3, at 20,10" in text
     assert "reads       81 points" in text
     # 2 * 4 + 2 * 2 + 2 pixels and one more, cut by the upper border of the photo.
     assert "depends on  15 x 15 pixels of the photo, from 13,3 to 27,17" in text
@@ -301,7 +301,7 @@ def test_the_picture_of_a_network_of_mine(
     words = ["--layer", "1", "--group", "1", "--at", "20,10", "--size", "240"]
     assert main(["look", model, "photo.png", *words]) == 0
     # Pixel 20 of the photo reaches from 80 to 83 of what is seen, where cells lie at 2 i.
-    assert "row 21, column 41 of 1, at 82,42" in capsys.readouterr().out
+    assert "row 21, column 41 of layer 1, at 82,42" in capsys.readouterr().out
     assert (files / "look.png").exists()
 
 

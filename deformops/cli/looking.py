@@ -129,7 +129,7 @@ def describe(look: Look, stack: Sequence[DeformableCall]) -> str:
         )
     spread = float(layer.effective_dilation[:, row, column].mean())
     lines = {
-        "unit": f"row {row}, column {column} of {layer.name}, at {x:g},{y:g}",
+        "unit": f"row {row}, column {column} of layer {layer.name}, at {x:g},{y:g}",
         "reads": f"{len(look.regular)} points on {moved} pixels through the last {len(stack)} "
         f"deformable layers; regular layers: {regular}",
         "depends on": sees,

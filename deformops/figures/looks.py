@@ -45,7 +45,7 @@ def draw(
         panels += _closer(backdrop, look, ACCENTS[number % len(ACCENTS)])
     followed = "" if len(stack) == 1 else f", through the last {len(stack)} deformable layers"
     compose(
-        f"Where {layer.name} looks",
+        f"Where layer {layer.name} looks",
         f"A layer of {name} on a photo of {size_of(photo.shape[1:])} pixels{followed}.",
         panels,
         file,
@@ -59,14 +59,14 @@ def _points(
     group: int,
 ) -> Panel:
     count, layer = len(looks[0].regular), stack[-1]
-    names = ", ".join(run.name for run in stack)
+    through = f"layer{'s' if len(stack) > 1 else ''} {', '.join(run.name for run in stack)}"
     of_group = f" Offsets of group {group} of {layer.groups}." if layer.groups > 1 else ""
     between = " Layers between them are followed by the middle of their windows."
     places = [np.array(look.place) for look in looks]
     return Panel(
         backdrop,
         f"What is read: {count} points",
-        f"Coloured: the points that {_units(looks)} through {names}. White: those of the same "
+        f"Coloured: the points that {_units(looks)} through {through}. White: those of the same "
         f"layers without offsets.{between if len(stack) > 1 else ''}{of_group}",
         together(
             clouds([look.regular.numpy() for look in looks], places, color="white"),
@@ -93,8 +93,8 @@ def _dilation(backdrop: NDArray[np.float64], layer: DeformableCall, looks: Seque
     return Panel(
         backdrop,
         "How far taps are spread",
-        f"The effective dilation of {layer.name}: the mean distance of neighbouring taps, in cells "
-        f"of the map it reads. Regular taps have {regular}; here the mean is "
+        f"The effective dilation of layer {layer.name}: the mean distance of neighbouring taps, in "
+        f"cells of the map it reads. Regular taps have {regular}; here the mean is "
         f"{float(spread.mean()):.2f}, the deviation {float(spread.std()):.2f}.",
         together(
             numbers(spread.double().numpy(), (top, left, bottom, right), "effective dilation"),
