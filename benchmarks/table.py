@@ -131,7 +131,7 @@ class Table:
             row = f"{line!s:{width}}{line.place!s:>11}"
             row += f"{three_digits(ours.median * 1e3):>10}{times(ours.ratio):>9}"
             row += "".join(f"{_ratio(line, name):>{widths[name]}}" for name in peers)
-            met = [verdict.met for verdict in line.verdicts]
+            met = [verdict.met for verdict in line.verdicts if verdict.met is not None]
             tally = f"{met.count(True):>5}/{len(met)}" if met else ""
             self.text(row + self._style.verdict(tally, all(met) if met else None))
         self.text(
@@ -146,7 +146,9 @@ class Table:
             return
         met = sum(verdict.met is True for _, verdict in judged)
         self.text()
-        self.text(f"targets: {met} of {len(judged)} met", bold=True)
+        unknown = sum(verdict.met is None for _, verdict in judged)
+        rest = f", {unknown} not measured" if unknown else ""
+        self.text(f"targets: {met} of {len(judged) - unknown} met{rest}", bold=True)
         width = max(len(str(line)) for line, _ in judged)
         wide = max(len(verdict.target) for _, verdict in judged)
         for line, verdict in judged:
