@@ -54,11 +54,11 @@ def atrous_conv2d(
       (inside `torch.compile` it is "direct");
     - "winograd": of the same interleaved maps, tiles of 3x3 or 4x4 outputs with 25 or 36
       multiplications instead of 81 or 144. In eager mode on a CPU, for 3x3 taps of stride 1; it is
-      "direct" elsewhere. Its rounding errors are larger, in float32 about 10 times (2e-6 of the
-      largest output with 128 channels, 5e-6 with 512, instead of 3e-7), and relative to the largest
-      pixels of a tile, which an output need not see: ask for "direct" where single pixels are a
-      thousand times the others. If a pixel, a weight or an intermediate result is not finite, all
-      is computed again by our own direct kernel: the outputs that see it are those of "direct";
+      "direct" elsewhere. Its rounding errors are larger, in float32 about 8 times (2 to 3e-6 of
+      the largest output instead of 3e-7), and relative to the largest pixels of a tile, which an
+      output need not see: ask for "direct" where single pixels are a thousand times the others. If
+      a pixel, a weight or an intermediate result is not finite, all is computed again by our own
+      direct kernel: the outputs that see it are those of "direct";
     - "auto": the fastest. That is "winograd" on a CPU in float32 without groups, with at least 128
       channels in and out, at most 4 in for each out, at least 32 tiles in an image and at least
       1.8 times fewer products (dilations that leave each interleaved map 3 pixels or more); else
