@@ -113,6 +113,14 @@ def test_resume(
     assert "nothing is left to do" in capsys.readouterr().out
 
 
+def test_interrupted_at_the_end_of_a_step(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the last iteration of one of the four steps is not lost."""
+    interrupted(monkeypatch, "proposals", 3)
+    assert train(data, *RESIDUAL, "--schedule", "alternate") == 130
+    assert load(data.parent / "net.step1.pt")["iteration"] == 4
+    assert not (data.parent / "net.proposals1.pt").exists()
+
+
 def test_alternate(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step begins with what it should, moves what it learns, and leaves the rest bit by bit.
 

@@ -119,6 +119,8 @@ class Session:
                     line.clear()
                     self.say(f"stopped after iteration {done}: --resume goes on from there")
                     return False
+            if not self.stopped:  # asked during the last step
+                self.stopped = bool(self.processes.sum([float(stop.asked)]))
         line.clear()
         self.say(f"wrote {file}" if trainer.iteration > first else "nothing is left to do")
         return True
