@@ -333,6 +333,15 @@ def test_winograd_and_an_infinite_bias() -> None:
     assert not torch.equal(got, winograd(tensors, window, allow=False))  # nothing is done twice
 
 
+def test_rounding_of_winograd() -> None:
+    """Many channels are a sum of short sums: one long sum would round nearly twice as much."""
+    torch.manual_seed(0)
+    image, weight = torch.randn(1, 512, 38, 50), torch.randn(128, 512, 3, 3)
+    exact = F.conv2d(image.double(), weight.double(), padding=2, dilation=2)
+    got = winograd([image, weight, torch.zeros(128)], {"padding": 2, "dilation": 2, "groups": 1})
+    assert (got - exact).abs().max() < 2.6e-6 * exact.abs().max()
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_of_winograd(groups: int) -> None:
     tensors, window = make_winograd("tiles of 3", torch.float64, groups)

@@ -8,8 +8,8 @@
 
 namespace deformops::cpu::DEFORMOPS_ISA {
 
-// The size of tiles of at most `most` pixels of which every thread gets the same number. With 17
-// tiles for 2 threads one of them would have nothing to do for a seventeenth of the time.
+// The size of tiles of at most `most` pixels of which every thread gets the same number. Of 17
+// tiles one of 2 threads gets 9 and the other waits for the last of them.
 DEFORMOPS_INLINE int64_t even_tile_size(int64_t pixels, int64_t most, int64_t threads) {
   return divide_up(pixels, larger(1, round_up(divide_up(pixels, most), threads)));
 }
